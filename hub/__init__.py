@@ -1,0 +1,1 @@
+"""ConnectGain Hub: the processes that answer requests and sockets, and everything they share."""

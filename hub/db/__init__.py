@@ -1,0 +1,1 @@
+"""Postgres: connections, tenancy, migrations and the bundled servers."""
