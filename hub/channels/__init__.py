@@ -1,0 +1,1 @@
+"""Channels: one adapter per provider, and the door their webhooks come in by."""
