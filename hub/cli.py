@@ -1,0 +1,261 @@
+"""The command line: reads arguments, calls the room that does the work.
+
+Heavy things are imported inside the commands, so that `hub --help` answers at once. Exit codes: 0, 1 failed, 2 usage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from hub import __version__
+
+click.rich_click.COMMAND_GROUPS = {
+    "hub": [
+        {"name": "Run", "commands": ["run", "serve", "work", "sandbox"]},
+        {"name": "Set up", "commands": ["migrate", "seed", "user", "keys"]},
+        {"name": "Care", "commands": ["status", "doctor"]},
+        {"name": "Developers", "commands": ["openapi", "bench"]},
+    ]
+}
+click.rich_click.USE_MARKDOWN = False
+click.rich_click.SHOW_ARGUMENTS = True
+
+_data_dir = click.option(
+    "--data-dir",
+    envvar="HUB_DATA_DIR",
+    default="./data",
+    show_default=True,
+    show_envvar=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of this instance: databases, keys, logs.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="For machines.")
+
+
+@click.group(name="hub", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hub")
+def cli() -> None:
+    """ConnectGain Hub: customers' messages, live in every inbox.
+
+    Start here: hub run
+    """
+
+
+@cli.command()
+@click.option("--host", envvar="HUB_HOST", default="127.0.0.1", show_default=True, show_envvar=True)
+@click.option(
+    "--port", envvar="HUB_PORT", default=8080, show_default=True, show_envvar=True,
+    type=click.IntRange(1, 65535),
+)  # fmt: skip
+@_data_dir
+@click.option(
+    "--sandbox/--no-sandbox", envvar="HUB_SANDBOX", default=True, show_envvar=True,
+    help="The provider's double and the customer's phone.",
+)  # fmt: skip
+@click.option(
+    "--demo/--no-demo", envvar="HUB_DEMO", default=True, show_envvar=True,
+    help="A demo organization with a known sign-in.",
+)  # fmt: skip
+def run(host: str, port: int, data_dir: Path, sandbox: bool, demo: bool) -> None:
+    """Everything, on databases of its own, until Ctrl-C.
+
+    Example: HUB_PORT=8081 HUB_DATA_DIR=./data2 hub run
+    """
+    from hub import run as supervisor
+
+    options = supervisor.RunOptions(
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        sandbox=sandbox,
+        demo=demo,
+        database_url=os.environ.get("DATABASE_URL") or None,
+        migrate_url=os.environ.get("HUB_MIGRATE_URL") or None,
+        redis_url=os.environ.get("REDIS_URL") or None,
+        public_url=os.environ.get("PUBLIC_BASE_URL") or None,
+        sandbox_port=int(os.environ.get("HUB_SANDBOX_PORT") or 0),
+    )
+    sys.exit(supervisor.main(options))
+
+
+@cli.command()
+def serve() -> None:
+    """One hub process; its settings come from the environment (docs/settings.md).
+
+    Example: DATABASE_URL=… REDIS_URL=… HUB_SECRET_KEY=… hub serve
+    """
+    from hub.app import serve as serve_hub
+
+    serve_hub(_settings())
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def work(arguments: tuple[str, ...]) -> None:
+    """One worker process.
+
+    Example: hub work
+    """
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "workers", *arguments])
+
+
+@cli.command()
+def sandbox() -> None:
+    """The provider's double: WhatsApp Cloud's wire format and a phone to play the customer on.
+
+    Example: HUB_SANDBOX_PORT=8090 hub sandbox
+    """
+    from hub.sandbox.server import main as serve_sandbox
+
+    serve_sandbox(_settings())
+
+
+@cli.command()
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 when something is to be done.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@_data_dir
+def migrate(check: bool, dry_run: bool, data_dir: Path) -> None:
+    """Bring the database to this version's schema. Safe to repeat.
+
+    Example: HUB_MIGRATE_URL=postgresql://owner@db/hub hub migrate --check
+    """
+    with _databases(data_dir):
+        from hub.db.migrate import main as migrate_database
+
+        sys.exit(migrate_database(check=check, dry_run=dry_run))
+
+
+@cli.command()
+@click.option("--reset", is_flag=True, help="Throw the demo organization away and make it anew.")
+@_data_dir
+def seed(reset: bool, data_dir: Path) -> None:
+    """Fill in what a new instance needs; in demo mode a lively organization too. Safe to repeat.
+
+    Example: hub seed
+    """
+    with _databases(data_dir):
+        from hub.db.seed import main as seed_database
+
+        sys.exit(seed_database(reset=reset))
+
+
+@cli.command()
+@_json
+@_data_dir
+def keys(as_json: bool, data_dir: Path) -> None:
+    """The keys and the owner of this instance.
+
+    Example: hub keys --json
+    """
+    from hub.run import read_json
+
+    kept = read_json(data_dir / "keys.json")
+    if not kept:
+        raise click.ClickException(
+            f"{data_dir / 'keys.json'} is not there: start the instance first (make run), or name its folder "
+            "with HUB_DATA_DIR."
+        )
+    url = read_json(data_dir / "runtime.json").get("url") or kept.get("url")
+    owner = kept.get("owner") or {}
+    shown = {
+        "url": url,
+        **{name: kept.get(name) for name in ("anon_key", "service_role_key", "organization_id", "organization_key")},
+        "owner": {"email": owner.get("email"), "password": owner.get("password")},
+    }
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+        return
+    flat = {**shown, "owner": f"{owner.get('email')} / {owner.get('password') or '(not kept)'}"}
+    for name, value in flat.items():
+        click.echo(f"{name:<18} {value}")
+
+
+@cli.command()
+@_json
+@_data_dir
+def status(as_json: bool, data_dir: Path) -> None:
+    """Does the instance run, where, and which processes have been started again? Exit code 1 when it is down.
+
+    Example: hub status --json
+    """
+    from hub.run import is_locked, read_json
+
+    running = is_locked(data_dir)
+    found = read_json(data_dir / "runtime.json")
+    shown: dict[str, Any] = {
+        "running": running,
+        **{name: found.get(name) for name in ("url", "phone_url", "started_at", "ports", "restarts")},
+        "processes": found.get("processes") if running else {},
+    }
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+    elif not running:
+        click.echo(f"Nothing runs on {data_dir}. Start it: make run")
+    else:
+        click.echo(f"{found.get('url')}, since {found.get('started_at')}")
+        for name, pid in (found.get("processes") or {}).items():
+            again = (found.get("restarts") or {}).get(name, 0)
+            click.echo(f"  {name:<10} {pid or 'down'}" + (f"   started again {again} times" if again else ""))
+    sys.exit(0 if running else 1)
+
+
+@cli.command()
+@click.option("--fix", is_flag=True, help="Put right what can be put right without asking.")
+@_json
+@_data_dir
+def doctor(fix: bool, as_json: bool, data_dir: Path) -> None:
+    """Check this machine and this instance: ok, warn or fail, and what to do. Exit code 1 when something fails.
+
+    Example: hub doctor
+    """
+    with _running_instance(data_dir):
+        from hub.doctor import main as examine
+
+        sys.exit(examine(data_dir, fix=fix, as_json=as_json))
+
+
+@contextmanager
+def _databases(data_dir: Path) -> Iterator[None]:
+    """The databases named by the environment; else this instance's, started for the purpose if it is down."""
+    if os.environ.get("HUB_MIGRATE_URL") or os.environ.get("DATABASE_URL"):
+        yield
+        return
+    from hub.db.embedded import EmbeddedServerError
+    from hub.run import RunError, database_environment
+
+    try:
+        with database_environment(data_dir.absolute()) as found:
+            os.environ.update({name: value for name, value in found.items() if not os.environ.get(name)})
+            yield
+    except (RunError, EmbeddedServerError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _running_instance(data_dir: Path) -> Iterator[None]:
+    """The environment of the instance that runs on this folder, where ours leaves something open."""
+    from hub.run import is_locked, read_json
+
+    if is_locked(data_dir):
+        found = read_json(data_dir / "runtime.json").get("environment", {})
+        os.environ.update({name: value for name, value in found.items() if not os.environ.get(name)})
+    yield
+
+
+def _settings() -> Any:
+    """The settings of a process; a bad one ends it with a message that names the variable."""
+    from hub.settings import Settings
+
+    return Settings.from_env()
+
+
+def main() -> None:
+    cli()
