@@ -1,10 +1,11 @@
-"""Sets up a checkout and runs it: `python3 -I hub/bootstrap.py run | test | install | lint | migrate [arguments]`.
+"""Sets up a checkout and runs it: `python3 -I hub/bootstrap.py run|test|install|lint|migrate [arguments]`.
 
-Standard library only, since it runs before anything is installed, and in whatever Python is there (`-I`: a file
-of this folder never stands in for a module of the standard library). In order: .venv; uv and Node from PyPI;
-the hashed lock file by uv, by pip if uv cannot, while npm fetches the web app's parts beside it; the web app;
-then this process *becomes* the product, so that signals reach it. Steps that are done leave a stamp, keyed by the
-SHA-256 of what they were made from: a second start does nothing here and needs no network.
+Standard library only, since it runs before anything is installed, and in whatever Python is there (`-I`:
+a file of this folder never stands in for a module of the standard library). In order: .venv; uv and Node
+from PyPI; the hashed lock file by uv, by pip if uv cannot, while npm fetches the web app's parts beside
+it; the web app; then this process *becomes* the product, so that signals reach it. Steps that are done
+leave a stamp, keyed by the SHA-256 of what they were made from: a second start does nothing here and
+needs no network.
 """
 
 from __future__ import annotations
@@ -114,10 +115,11 @@ def main(arguments: list) -> int:
         return subprocess.call(command)
     sys.stdout.flush()
     os.execv(command[0], command)
+    raise AssertionError("execv does not return")
 
 
 def set_up(profile: str) -> None:
-    """Bring .venv and the web app to what the locks say; nothing to do is decided without writing anything."""
+    """Bring .venv and the web app to what the locks say; that all is done is found without writing."""
     if is_fresh(profile) and web_is_fresh(profile):
         return
     print(f"Setting up in {ROOT}", flush=True)
@@ -144,7 +146,9 @@ def set_up(profile: str) -> None:
 
 
 def stamp_of(profile: str) -> str:
-    """What .venv was made from: the lock, this Python and this place (scripts and .pth hold absolute paths)."""
+    """What .venv was made from: the lock, this Python and this place (scripts and .pth hold absolute
+    paths).
+    """
     whole = hashlib.sha256(LOCKS[profile].read_bytes())
     for part in (ROOT / "pyproject.toml", Path(__file__)):
         whole.update(hashlib.sha256(part.read_bytes()).digest())
@@ -280,7 +284,10 @@ def build_web(npm: Job | None) -> None:
     if npm is not None:
         step = Step("web packages (npm)")
         if not npm.wait(step):
-            print("\n" + npm.failure("The web app's packages could not be fetched; going on without."), flush=True)
+            print(
+                "\n" + npm.failure("The web app's packages could not be fetched; going on without."),
+                flush=True,
+            )
             return
         step.done(" more, after those above")
     if not web_module().built():

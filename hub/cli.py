@@ -1,6 +1,7 @@
 """The command line: reads arguments, calls the room that does the work.
 
-Heavy things are imported inside the commands, so that `hub --help` answers at once. Exit codes: 0, 1 failed, 2 usage.
+Heavy things are imported inside the commands, so that `hub --help` answers at once. Exit codes: 0, 1
+failed, 2 usage.
 """
 
 from __future__ import annotations
@@ -167,7 +168,10 @@ def keys(as_json: bool, data_dir: Path) -> None:
     owner = kept.get("owner") or {}
     shown = {
         "url": url,
-        **{name: kept.get(name) for name in ("anon_key", "service_role_key", "organization_id", "organization_key")},
+        **{
+            name: kept.get(name)
+            for name in ("anon_key", "service_role_key", "organization_id", "organization_key")
+        },
         "owner": {"email": owner.get("email"), "password": owner.get("password")},
     }
     if as_json:
@@ -212,7 +216,9 @@ def status(as_json: bool, data_dir: Path) -> None:
 @_json
 @_data_dir
 def doctor(fix: bool, as_json: bool, data_dir: Path) -> None:
-    """Check this machine and this instance: ok, warn or fail, and what to do. Exit code 1 when something fails.
+    """Check this machine and this instance: ok, warn or fail, and what to do.
+
+    Exit code 1 when something fails.
 
     Example: hub doctor
     """

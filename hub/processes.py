@@ -49,8 +49,8 @@ def spawn(
     """Start `argv` (argv[0] an absolute path) in a process group of its own, stdout and stderr to `output`.
 
     `uid`: run as this user and equally numbered group, without others; only root may.
-    `death_signal` reaches the child when the *thread* that called us ends, so call from one that lives as long
-    as the child should; 0 for none.
+    `death_signal` reaches the child when the *thread* that called us ends, so call from one that lives as
+    long as the child should; 0 for none.
     """
     launcher = [
         sys.executable, "-I", "-S", "-c", _LAUNCHER,

