@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -66,6 +67,7 @@ class Job:
             self.process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=ROOT,
+                start_new_session=True,
             )  # fmt: skip
 
     def wait(self, step: Step) -> bool:
@@ -78,8 +80,18 @@ class Job:
                 except subprocess.TimeoutExpired:
                     continue
         except BaseException:
-            self.process.terminate()
+            self.end()
             raise
+
+    def end(self) -> None:
+        """Stop the tool and all that it started, if it still works."""
+        if self.process.poll() is not None:
+            return
+        if os.name == "nt":
+            self.process.terminate()
+        else:
+            os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
 
     def failure(self, what: str) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-20:]
@@ -134,14 +146,15 @@ def set_up(profile: str) -> None:
             install_tools()
         npm = None
         if not modules_are_fresh(profile):
-            npm = Job("npm", [PYTHON, "-P", BUILD, "install", *(["--dev"] if profile == "test" else [])])
+            options = ["--dev"] if profile == "test" else []
+            npm = Job("npm", [PYTHON, "-P", BUILD, "install", *options], npm_environment())
         try:
             if not is_fresh(profile):
                 install_packages(profile)
             build_web(npm)
         finally:
-            if npm is not None and npm.process.poll() is None:
-                npm.process.terminate()
+            if npm is not None:
+                npm.end()
         print(f"  ready after {time.monotonic() - began:.1f} s", flush=True)
 
 
@@ -332,21 +345,18 @@ def name_of(entry: str) -> str:
     return entry.split("==")[0].split("[")[0].strip().lower().replace("_", "-")
 
 
-def uv_environment() -> dict:
-    """Our environment plus what pip is configured with, in uv's words: uv does not read pip's configuration.
-
-    Hashes are checked in any case, so taking the best match over all indexes is safe.
-    """
+def pip_configuration() -> dict:
+    """What pip is configured with, by files and variables: option → words."""
     listed = subprocess.run(
         [str(part) for part in [*pip(), "config", "list"]], capture_output=True, text=True, check=False
     )
-    return {**os.environ, **uv_settings(listed.stdout, os.environ)}
+    return read_pip_configuration(listed.stdout)
 
 
-def uv_settings(pip_config: str, environ) -> dict:
-    """`pip config list` → UV_* variables; those that are set already win."""
+def read_pip_configuration(listed: str) -> dict:
+    """`pip config list` as option → words; variables come after files and win."""
     found: dict = {}
-    for line in pip_config.splitlines():
+    for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
         key, _, value = line.partition("=")
         section, _, name = key.partition(".")
         if section not in ("global", "install", ":env:"):
@@ -355,6 +365,24 @@ def uv_settings(pip_config: str, environ) -> dict:
             found[name] = str(ast.literal_eval(value)).split()
         except (ValueError, SyntaxError):
             continue
+    return found
+
+
+def npm_environment() -> dict:
+    """Ours; a certificate authority that pip was told of, and those of the system, hold for Node as well."""
+    settings = {"NODE_USE_SYSTEM_CA": "1"}
+    if cert := pip_configuration().get("cert"):
+        settings["NODE_EXTRA_CA_CERTS"] = cert[-1]
+    return {**settings, **os.environ}
+
+
+def uv_environment() -> dict:
+    """Ours, plus what pip is configured with: uv does not read pip's configuration."""
+    return {**uv_settings(pip_configuration()), **os.environ}
+
+
+def uv_settings(found: dict) -> dict:
+    """pip's options as UV_* variables. Hashes are checked in any case, so any index may serve any package."""
     settings = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
     if found.get("index-url"):
         settings["UV_DEFAULT_INDEX"] = found["index-url"][-1]
@@ -372,7 +400,7 @@ def uv_settings(pip_config: str, environ) -> dict:
         settings["ALL_PROXY"] = found["proxy"][-1]
     if found.get("default-timeout") or found.get("timeout"):
         settings["UV_HTTP_TIMEOUT"] = (found.get("default-timeout") or found["timeout"])[-1]
-    return {name: value for name, value in settings.items() if name not in environ}
+    return settings
 
 
 if __name__ == "__main__":
