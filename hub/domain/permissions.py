@@ -1,0 +1,166 @@
+"""Who may do what: one table that generates row policies, 403s, the API description and the tests.
+
+A resource is a table the API shows. Each verb needs *any* of the permissions listed, or one of the roles.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+Permission = Literal[
+    "can_access_crm",
+    "can_access_pm",
+    "can_manage_team",
+    "can_manage_settings",
+    "can_send_messages",
+    "can_read_messages",
+]
+PERMISSIONS: Final[tuple[Permission, ...]] = (
+    "can_access_crm",
+    "can_access_pm",
+    "can_manage_team",
+    "can_manage_settings",
+    "can_send_messages",
+    "can_read_messages",
+)
+Role = Literal["OWNER", "ADMIN", "AGENT"]
+
+ROLE_DEFAULTS: Final[dict[Role, frozenset[Permission]]] = {
+    "OWNER": frozenset(PERMISSIONS),
+    "ADMIN": frozenset(PERMISSIONS),
+    "AGENT": frozenset({"can_access_crm", "can_send_messages", "can_read_messages"}),
+}
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What a verb asks of the caller: any of ``permissions`` and, if ``roles`` are named, one of them.
+
+    ``anyone`` admits every member; ``nobody`` no caller at all (machinery writes such rows).
+    ``own_column`` limits rows to those whose column names the caller.
+    """
+
+    permissions: tuple[Permission, ...] = ()
+    roles: tuple[Role, ...] = ()
+    anyone: bool = False
+    nobody: bool = False
+    own_column: str | None = None
+
+    def admits(self, role: str | None, permissions: frozenset[str]) -> bool:
+        if self.nobody:
+            return False
+        if self.roles and role not in self.roles:
+            return False
+        return self.anyone or not self.permissions or not permissions.isdisjoint(self.permissions)
+
+
+class Rules(msgspec.Struct, frozen=True):
+    read: Need
+    insert: Need
+    update: Need
+    delete: Need
+
+
+ANYONE: Final = Need(anyone=True)
+NOBODY: Final = Need(nobody=True)
+
+
+def need(*permissions: Permission, roles: tuple[Role, ...] = (), own: str | None = None) -> Need:
+    return Need(permissions=permissions, roles=roles, own_column=own)
+
+
+def same(read: Need, write: Need) -> Rules:
+    return Rules(read=read, insert=write, update=write, delete=write)
+
+
+_CRM = need("can_access_crm")
+_PM = need("can_access_pm")
+_SETTINGS = need("can_manage_settings")
+_TEAM = need("can_manage_team")
+_READ = need("can_read_messages")
+_SEND = need("can_send_messages")
+_KEYS = need("can_manage_settings", roles=("OWNER", "ADMIN"))
+_ADMINS = Need(roles=("OWNER", "ADMIN"))
+_OWN = Need(anyone=True, own_column="user_id")
+
+RULES: Final[dict[str, Rules]] = {
+    "organizations": Rules(read=ANYONE, insert=NOBODY, update=_SETTINGS, delete=NOBODY),
+    "memberships": Rules(read=ANYONE, insert=_TEAM, update=ANYONE, delete=NOBODY),
+    "teams": same(ANYONE, _TEAM),
+    "team_members": same(ANYONE, _TEAM),
+    "invitations": same(_TEAM, _TEAM),
+    "api_keys": Rules(read=_KEYS, insert=_KEYS, update=_KEYS, delete=_KEYS),
+    "subscriptions": Rules(read=_ADMINS, insert=NOBODY, update=NOBODY, delete=NOBODY),
+    "audit_log": Rules(read=_ADMINS, insert=ANYONE, update=NOBODY, delete=NOBODY),
+    "contacts": same(need("can_access_crm", "can_read_messages"), _CRM),
+    "contact_identities": same(need("can_access_crm", "can_read_messages"), _CRM),
+    "companies": same(_CRM, _CRM),
+    "channel_accounts": same(need("can_manage_settings", "can_read_messages", "can_send_messages"), _SETTINGS),
+    "conversations": same(_READ, _SEND),
+    "messages": same(_READ, _SEND),
+    "conversation_reads": Rules(
+        read=Need(permissions=("can_read_messages",), own_column="user_id"),
+        insert=Need(permissions=("can_read_messages",), own_column="user_id"),
+        update=Need(permissions=("can_read_messages",), own_column="user_id"),
+        delete=Need(permissions=("can_read_messages",), own_column="user_id"),
+    ),
+    "drafts": Rules(
+        read=_READ,
+        insert=need("can_send_messages", own="user_id"),
+        update=need("can_send_messages", own="user_id"),
+        delete=need("can_send_messages", own="user_id"),
+    ),
+    "media_files": same(_READ, _SEND),
+    "suppressions": same(need("can_access_crm", "can_send_messages"), need("can_access_crm", "can_send_messages")),
+    "sla_policies": same(ANYONE, _SETTINGS),
+    "business_hours": same(ANYONE, _SETTINGS),
+    "deals": same(_CRM, _CRM),
+    "pipelines": same(_CRM, _CRM),
+    "notes": same(_CRM, _CRM),
+    "tasks": same(need("can_access_crm", "can_access_pm"), need("can_access_crm", "can_access_pm")),
+    "projects": same(_PM, _PM),
+    "milestones": same(_PM, _PM),
+    "templates": same(need("can_manage_settings", "can_send_messages", "can_read_messages"), _SETTINGS),
+    "bot_flows": same(ANYONE, _SETTINGS),
+    "flow_versions": Rules(read=ANYONE, insert=_SETTINGS, update=NOBODY, delete=NOBODY),
+    "bot_sessions": Rules(read=ANYONE, insert=NOBODY, update=_SETTINGS, delete=NOBODY),
+    "bot_session_steps": Rules(read=ANYONE, insert=NOBODY, update=NOBODY, delete=NOBODY),
+    "automation_rules": same(ANYONE, _SETTINGS),
+    "automation_rule_versions": Rules(read=ANYONE, insert=_SETTINGS, update=NOBODY, delete=NOBODY),
+    "automation_runs": Rules(read=ANYONE, insert=NOBODY, update=NOBODY, delete=NOBODY),
+    "campaigns": same(need("can_send_messages", "can_read_messages"), _SEND),
+    "campaign_recipients": Rules(
+        read=need("can_send_messages", "can_read_messages"), insert=NOBODY, update=NOBODY, delete=NOBODY
+    ),
+    "webhooks": same(_SETTINGS, _SETTINGS),
+    "webhook_deliveries": Rules(read=_SETTINGS, insert=NOBODY, update=NOBODY, delete=NOBODY),
+    "custom_field_definitions": same(ANYONE, _SETTINGS),
+    "saved_views": same(ANYONE, ANYONE),
+    "imports": Rules(read=_CRM, insert=_CRM, update=NOBODY, delete=NOBODY),
+    "import_rows": Rules(read=_CRM, insert=_CRM, update=NOBODY, delete=NOBODY),
+    "dashboard_widgets": same(_OWN, _OWN),
+}
+#: `profiles` shows memberships; guard_membership decides what a member may change of whom.
+RULES["profiles"] = Rules(read=ANYONE, insert=NOBODY, update=ANYONE, delete=NOBODY)
+
+Verb = Literal["read", "insert", "update", "delete"]
+
+
+def rule(table: str, verb: Verb) -> Need:
+    """What ``verb`` on ``table`` asks. Raises KeyError for a table the API does not show."""
+    rules = RULES[table]
+    need_: Need = getattr(rules, verb)
+    return need_
+
+
+def missing(table: str, verb: Verb, role: str | None, permissions: frozenset[str]) -> tuple[str, ...] | None:
+    """None when the caller may; else the permissions of which one is missing (empty: the role is)."""
+    wanted = rule(table, verb)
+    return None if wanted.admits(role, permissions) else wanted.permissions
+
+
+def can_see(table: str, permissions: frozenset[str], role: str | None) -> bool:
+    """Whether a session with these permissions may see events of ``table``."""
+    rules = RULES.get(table)
+    return rules is not None and rules.read.admits(role, permissions)

@@ -1,0 +1,140 @@
+-- What every API table does on update, and what a few tables work out for themselves.
+
+create or replace function app.touch() returns trigger
+  language plpgsql
+  as $$
+  begin
+    new.updated_at := clock_timestamp();
+    new.created_at := old.created_at;
+    new.version := old.version + 1;
+    return new;
+  end $$;
+
+-- bot_flows.version is the flow's own number (advanced by publishing); its row counts in `revision`.
+create or replace function app.touch_flow() returns trigger
+  language plpgsql
+  as $$
+  begin
+    new.updated_at := clock_timestamp();
+    new.created_at := old.created_at;
+    new.revision := old.revision + 1;
+    return new;
+  end $$;
+
+create or replace function app.touch_time() returns trigger
+  language plpgsql
+  as $$ begin new.updated_at := clock_timestamp(); return new; end $$;
+
+-- Ids and organizations never change: a row cannot be moved into another tenant.
+create or replace function app.keep_key() returns trigger
+  language plpgsql
+  as $$
+  begin
+    if to_jsonb(new) ->> 'organization_id' is distinct from to_jsonb(old) ->> 'organization_id'
+       or to_jsonb(new) ->> 'id' is distinct from to_jsonb(old) ->> 'id' then
+      raise exception using errcode = '42501', message = 'id and organization_id cannot be changed';
+    end if;
+    return new;
+  end $$;
+
+create or replace function app.task_status() returns trigger
+  language plpgsql
+  as $$
+  begin
+    new.status := case when new.completed then 'DONE' when new.due_date < now() then 'OVERDUE' else 'TODO' end;
+    new.completed_at := case when new.completed then coalesce(new.completed_at, now()) end;
+    return new;
+  end $$;
+
+create or replace function app.conversation_closed_at() returns trigger
+  language plpgsql
+  as $$
+  begin
+    if new.status = 'CLOSED' and (tg_op = 'INSERT' or old.status <> 'CLOSED') then
+      new.closed_at := coalesce(new.closed_at, now());
+      new.waiting_since := null;
+    elsif new.status = 'OPEN' then
+      new.closed_at := null;
+    end if;
+    return new;
+  end $$;
+
+-- Stages sent as a JSON string are stored as the array they spell.
+create or replace function app.pipeline_stages() returns trigger
+  language plpgsql
+  as $$
+  begin
+    if jsonb_typeof(new.stages) = 'string' then
+      new.stages := (new.stages #>> '{}')::jsonb;
+    end if;
+    return new;
+  exception when invalid_text_representation then
+    raise exception using errcode = '23514', message = 'stages must be a JSON array', constraint = 'pipelines_stages_check', table = 'pipelines';
+  end $$;
+
+-- Roles and permissions: nobody raises anyone above himself, nobody promotes himself, the last owner stays.
+create or replace function app.guard_membership() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  declare
+    ctx jsonb := app.ctx();
+    rank jsonb := '{"AGENT": 1, "ADMIN": 2, "OWNER": 3}';
+    mine integer := (rank ->> (ctx ->> 'role'))::integer;
+    refuse constant text := '42501';
+  begin
+    if ctx is null or ctx ->> 'kind' not in ('user', 'key') then
+      return new;
+    end if;
+    if tg_op = 'UPDATE' and row(new.role, new.is_active, new.can_access_crm, new.can_access_pm, new.can_manage_team, new.can_manage_settings, new.can_send_messages, new.can_read_messages)
+        = row(old.role, old.is_active, old.can_access_crm, old.can_access_pm, old.can_manage_team, old.can_manage_settings, old.can_send_messages, old.can_read_messages) then
+      return new;                                        -- names, avatar, availability, preferences
+    end if;
+    if not app.may_any('{can_manage_team}') then
+      raise exception using errcode = refuse, message = 'Changing roles or permissions needs can_manage_team';
+    end if;
+    if tg_op = 'UPDATE' and new.user_id = (ctx ->> 'user')::uuid and (rank ->> new.role)::integer >= (rank ->> old.role)::integer and ctx ->> 'role' <> 'OWNER' then
+      raise exception using errcode = refuse, message = 'You cannot change your own permissions';
+    end if;
+    if coalesce(mine, 1) < (rank ->> new.role)::integer or (tg_op = 'UPDATE' and coalesce(mine, 1) < (rank ->> old.role)::integer) then
+      raise exception using errcode = refuse, message = 'You cannot give or change a role above your own';
+    end if;
+    if tg_op = 'UPDATE' and old.role = 'OWNER' and (new.role <> 'OWNER' or not new.is_active) and not exists (
+      select from public.memberships m where m.organization_id = old.organization_id and m.role = 'OWNER' and m.is_active and m.user_id <> old.user_id) then
+      raise exception using errcode = refuse, message = 'The last owner cannot leave or step down';
+    end if;
+    return new;
+  end $$;
+
+-- PATCH /rest/v1/profiles writes the membership it shows.
+create or replace function app.write_profile() returns trigger
+  language plpgsql
+  as $$
+  begin
+    update public.memberships m
+       set role = new.role, first_name = new.first_name, last_name = new.last_name, avatar_url = new.avatar_url,
+           is_active = new.is_active, availability = new.availability
+     where m.organization_id = old.organization_id and m.user_id = old.id
+     returning m.updated_at, m.version into new.updated_at, new.version;
+    if not found then
+      return null;
+    end if;
+    return new;
+  end $$;
+
+-- The provider's key of an account, so that a webhook finds its organization.
+create or replace function app.route_account() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  declare
+    account_key text := new.settings ->> case new.type
+      when 'WHATSAPP_CLOUD' then 'phone_number_id' when 'WHATSAPP_BUSINESS' then 'phone_number_id' when 'FB_MESSENGER' then 'page_id'
+      when 'INSTAGRAM' then 'ig_account_id' when 'TELEGRAM' then 'bot_id' when 'TIKTOK' then 'business_id'
+      when 'WHATSAPP_LITE' then 'suit_id' when 'SHRINKIT_PUSH' then 'suit_id' when 'SMS' then 'account_sid' when 'EMAIL' then 'address' end;
+  begin
+    delete from app.webhook_routes r where r.organization_id = new.organization_id and r.channel_account_id = new.id;
+    if account_key <> '' and new.disconnected_at is null then
+      insert into app.webhook_routes (organization_id, channel_account_id, type, account_key)
+      values (new.organization_id, new.id, case new.type when 'WHATSAPP_BUSINESS' then 'WHATSAPP_CLOUD' else new.type end, account_key);
+    end if;
+    return null;
+  end $$;

@@ -1,0 +1,151 @@
+-- A message's place in its conversation, and its way into the outbox, whoever writes the row.
+-- (app.ingest_many does the same for whole batches and runs as hub_writer, which these triggers pass over.)
+
+create or replace function app.preview(content text, message_type text) returns text
+  language sql immutable parallel safe
+  as $$ select coalesce(nullif(left(content, 160), ''), '[' || message_type || ']') $$;
+
+-- Before a message is inserted: lock its conversation, take the next number, keep the conversation's summary.
+create or replace function app.place_message() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  declare
+    c public.conversations;
+    inbound boolean := new.direction = 'INBOUND';
+    me uuid := app.org();
+  begin
+    if me is not null and new.organization_id is distinct from me then
+      new.conv_seq := 0;                                 -- row security refuses the row right after this
+      return new;
+    end if;
+    select * into c from public.conversations where organization_id = new.organization_id and id = new.conversation_id for update;
+    if not found then
+      raise exception using errcode = '23503', message = 'No such conversation', constraint = 'messages_conversation_id_fkey', table = 'messages';
+    end if;
+    if new.status = 'RECEIVED' and not inbound or new.status = 'PENDING' and inbound then
+      raise exception using errcode = '23514', message = 'A message with status ' || new.status || ' cannot be ' || new.direction,
+        constraint = 'messages_status_check', table = 'messages';
+    end if;
+    new.conv_seq := c.msg_seq + 1;
+    new.contact_id := coalesce(new.contact_id, c.contact_id);
+    new.channel_account_id := coalesce(new.channel_account_id, c.channel_account_id);
+    new.created_at := greatest(clock_timestamp(), c.last_message_at + interval '1 microsecond');
+    new.occurred_at := coalesce(new.occurred_at, new.created_at);
+    if new.status in ('SENT', 'DELIVERED', 'READ') and not inbound then
+      new.sent_at := coalesce(new.sent_at, new.created_at);
+    end if;
+    update public.conversations
+       set msg_seq = new.conv_seq,
+           inbound_count = inbound_count + inbound::integer,
+           last_message_at = new.created_at,
+           last_message_preview = app.preview(new.content, new.message_type),
+           last_message_direction = new.direction,
+           first_inbound_at = case when inbound then coalesce(first_inbound_at, new.created_at) else first_inbound_at end,
+           last_inbound_at = case when inbound then new.created_at else last_inbound_at end,
+           waiting_since = case when inbound then coalesce(waiting_since, new.created_at) end,
+           first_response_at = case when not inbound and new.source = 'agent' and first_inbound_at is not null
+                                    then coalesce(first_response_at, new.created_at) else first_response_at end,
+           status = case when inbound and status = 'CLOSED' and not exists (
+                           select from public.conversations o where o.organization_id = c.organization_id
+                              and o.channel_account_id is not distinct from c.channel_account_id and o.contact_id = c.contact_id and o.status = 'OPEN')
+                         then 'OPEN' else status end
+     where organization_id = c.organization_id and id = c.id;
+    return new;
+  end $$;
+
+-- A message that becomes PENDING is work: one outbox row, in the same transaction.
+create or replace function app.queue_message() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    insert into app.outbox (organization_id, message_id, conversation_id, conv_seq, channel_account_id, due_at, is_bulk)
+    values (new.organization_id, new.id, new.conversation_id, new.conv_seq, new.channel_account_id,
+            greatest(clock_timestamp(), new.send_at), new.source = 'campaign')
+    on conflict (organization_id, message_id) do update
+       set state = 'available', due_at = excluded.due_at, queued_at = excluded.queued_at, attempts = 0, lost_leases = 0,
+           lease_token = null, lease_until = null, claimed_by = null, sending_at = null, correlator = null, last_error = null
+     where app.outbox.state in ('dead', 'unknown');
+    return null;
+  end $$;
+
+-- Upwards only (channels.md 0.4): PENDING 0 < SENT 1 < DELIVERED 2 < READ 3; FAILED from SENT or below;
+-- a receipt revives a message that failed as `ambiguous`, and no other.
+create or replace function app.status_rises(from_status text, failure_code text, to_status text) returns boolean
+  language sql immutable parallel safe
+  as $$
+    select case
+      when to_status = 'FAILED' then from_status in ('PENDING', 'SENT')
+      when from_status = 'FAILED' then failure_code = 'ambiguous' and to_status in ('SENT', 'DELIVERED', 'READ')
+      else array_position(array['PENDING', 'SENT', 'DELIVERED', 'READ'], to_status)
+         > array_position(array['PENDING', 'SENT', 'DELIVERED', 'READ'], from_status)
+    end
+  $$;
+
+create or replace function app.status_key(account uuid, provider_message_id text) returns bigint
+  language sql immutable parallel safe as $$ select hashtextextended('status:' || account || ':' || provider_message_id, 0) $$;
+
+-- Delivery reports of any organizations, in any order, repeated or early. One item:
+-- {organization_id, channel_account_id, provider_message_id, correlator, status, occurred_at, failure_code, failure_reason}.
+-- An id nobody knows yet is parked; the commit that stores the id applies it. Returns the organizations touched.
+create or replace function app.apply_statuses(items jsonb) returns uuid[]
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  declare
+    i record;
+    m public.messages;
+    touched uuid[] := '{}';
+  begin
+    -- the same lock as the commit that stores an id takes, so that neither misses the other
+    perform pg_advisory_xact_lock(k) from (
+      select distinct app.status_key(x.channel_account_id, x.provider_message_id) as k
+        from jsonb_to_recordset(items) x (channel_account_id uuid, provider_message_id text) order by k) keys;
+    for i in
+      select x.*, coalesce(
+               (select p.id from public.messages p where p.organization_id = x.organization_id
+                   and p.channel_account_id = x.channel_account_id and p.provider_message_id = x.provider_message_id),
+               (select p.id from public.messages p where p.organization_id = x.organization_id
+                   and p.id = case when x.correlator ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then x.correlator::uuid end
+                   and p.channel_account_id = x.channel_account_id and p.direction = 'OUTBOUND' and p.provider_message_id is null)) as message_id
+        from jsonb_to_recordset(items) x (organization_id uuid, channel_account_id uuid, provider_message_id text, correlator text,
+                                          status text, occurred_at timestamptz, failure_code text, failure_reason text)
+       order by x.organization_id, 9 nulls last, array_position(array['SENT', 'DELIVERED', 'READ', 'FAILED'], x.status)
+    loop
+      if i.message_id is null then
+        insert into app.pending_statuses (organization_id, channel_account_id, provider_message_id, status, occurred_at, failure_code, failure_reason)
+        values (i.organization_id, i.channel_account_id, i.provider_message_id, i.status, i.occurred_at, i.failure_code, i.failure_reason)
+        on conflict do nothing;
+        continue;
+      end if;
+      select * into m from public.messages where organization_id = i.organization_id and id = i.message_id for update;
+      if app.raise_status(m, i.provider_message_id, i.status, i.occurred_at, i.failure_code, i.failure_reason) then
+        touched := touched || i.organization_id;
+      end if;
+    end loop;
+    perform app.lock_streams(touched);
+    return touched;
+  end $$;
+
+-- One receipt on one locked message. True when something changed.
+create or replace function app.raise_status(m public.messages, new_provider_id text, new_status text, at timestamptz, code text, reason text)
+  returns boolean
+  language plpgsql
+  as $$
+  declare
+    rises boolean := m.direction = 'OUTBOUND' and app.status_rises(m.status, m.failure_code, new_status);
+  begin
+    if not rises and (m.provider_message_id is not null or m.direction <> 'OUTBOUND') then
+      return false;
+    end if;
+    update public.messages
+       set provider_message_id = coalesce(provider_message_id, new_provider_id),
+           status = case when rises then new_status else status end,
+           sent_at = case when rises and new_status <> 'FAILED' then coalesce(sent_at, at) else sent_at end,
+           delivered_at = case when rises and new_status in ('DELIVERED', 'READ') then coalesce(delivered_at, at) else delivered_at end,
+           read_at = case when rises and new_status = 'READ' then coalesce(read_at, at) else read_at end,
+           failure_code = case when rises then case when new_status = 'FAILED' then coalesce(code, 'unknown') end else failure_code end,
+           failure_reason = case when rises then case when new_status = 'FAILED' then reason end else failure_reason end
+     where organization_id = m.organization_id and id = m.id;
+    -- the provider knows it, so nothing is left to send or to wait for; a running row is settled by its own worker
+    delete from app.outbox o where o.organization_id = m.organization_id and o.message_id = m.id and o.state in ('unknown', 'dead', 'available') and o.sending_at is not null;
+    return true;
+  end $$;

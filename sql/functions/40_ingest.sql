@@ -1,0 +1,253 @@
+-- Inbound messages of any organizations as one batch: identity, contact, conversation, message and events
+-- in one transaction. Owned by hub_writer: the row triggers pass over it (see 90_triggers.sql), it does their work set-based.
+
+do $$ begin
+  if to_regtype('app.ingest_item') is null then
+    create type app.ingest_item as (
+      n integer,                    -- place in the delivery, the last tie-break
+      organization_id uuid, channel_account_id uuid,
+      dedupe_key text,              -- becomes messages.provider_message_id; unique for ever per account
+      schemes text[], ids text[],   -- who wrote: identities, the best first
+      name text, direction text, content text, message_type text, metadata jsonb,
+      occurred_at timestamptz, reply_to text, source text);
+  end if;
+end $$;
+
+do $$ begin
+  if to_regtype('app.change') is null then
+    create type app.change as (step integer, organization_id uuid, table_name text, op text, entity_id uuid, contact_id uuid, conversation_id uuid, before jsonb, after jsonb, conv_seq bigint);
+  end if;
+end $$;
+
+-- Returns the events written, ready to publish: (organization, seq, table, frame) in order.
+-- A delivery seen before changes nothing and returns nothing. Raises when one item cannot be stored;
+-- the caller then runs the items one by one.
+create or replace function app.ingest_many(items jsonb)
+  returns table (organization_id uuid, seq bigint, table_name text, frame text)
+  language plpgsql security definer
+  set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_generic_plan set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off
+  as $$
+  #variable_conflict use_column
+  declare
+    batch app.ingest_item[];
+    contact uuid[];                  -- by place in batch
+    conv uuid[];
+    new_contacts public.contacts[] := '{}';
+    new_conversations public.conversations[] := '{}';
+    stored public.messages[];
+    t timestamptz := clock_timestamp();
+    late record;
+  begin
+    -- one order for everybody, so that batches lock rows in the same sequence
+    select array_agg(x.item order by (x.item).organization_id, (x.item).channel_account_id, (x.item).schemes[1], (x.item).ids[1], (x.item).occurred_at, (x.item).n)
+      into batch
+      from (select distinct on (i.organization_id, i.channel_account_id, i.dedupe_key) i as item
+              from jsonb_populate_recordset(null::app.ingest_item, items) i
+             order by i.organization_id, i.channel_account_id, i.dedupe_key, i.n) x;
+    batch := app.unseen_items(batch);
+    if batch is null then
+      return;
+    end if;
+
+    -- who wrote: the identity is claimed before its contact exists, its unique key decides races
+    contact := app.contacts_of_items(batch);
+    if array_position(contact, null) is not null then
+      with stranger as (
+        select distinct on (b.organization_id, b.schemes[1], b.ids[1]) b.organization_id, b.schemes[1] as scheme, b.ids[1] as value, b.name
+          from unnest(batch) with ordinality b
+         where contact[b.ordinality] is null
+         order by b.organization_id, b.schemes[1], b.ids[1], b.ordinality
+      ), claimed as (
+        insert into public.contact_identities (organization_id, contact_id, scheme, value, display_name)
+        select s.organization_id, uuidv7(), s.scheme, s.value, s.name from stranger s order by s.organization_id, s.scheme, s.value
+        on conflict (organization_id, scheme, value) do nothing
+        returning organization_id, contact_id, scheme, value, display_name
+      ), made as (
+        insert into public.contacts as c (organization_id, id, first_name, last_name, phones, emails, source)
+        select m.organization_id, m.contact_id,
+               nullif(split_part(m.display_name, ' ', 1), ''),
+               nullif(ltrim(substr(m.display_name, length(split_part(m.display_name, ' ', 1)) + 1)), ''),
+               case when m.scheme in ('wa_id', 'phone_e164') then array['+' || ltrim(m.value, '+')] else '{}' end,
+               case when m.scheme = 'email' then array[m.value] else '{}' end, 'inbound'
+          from claimed m
+        returning c
+      )
+      select coalesce(array_agg(c), '{}') into new_contacts from made;
+      contact := app.contacts_of_items(batch);
+    end if;
+
+    -- further identities of the same sender (a phone number beside a business-scoped id)
+    for late in
+      select distinct b.organization_id, contact[b.ordinality] as contact_id, i.scheme, i.value, b.name
+        from unnest(batch) with ordinality b
+       cross join lateral unnest(b.schemes, b.ids) i (scheme, value)
+       where cardinality(b.ids) > 1
+         and not exists (select from public.contact_identities x where x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value)
+       order by 1, 3, 4
+    loop
+      perform app.add_identity(late.organization_id, late.contact_id, late.scheme, late.value, late.name);
+    end loop;
+
+    -- the conversation: the open one, else the newest closed one (it reopens below), else a new one
+    perform from public.conversations c
+     where (c.organization_id, c.id) in (
+       select k.organization_id, app.conversation_of(k.organization_id, k.channel_account_id, k.contact_id) from (
+         select distinct b.organization_id, b.channel_account_id, contact[b.ordinality] as contact_id
+           from unnest(batch) with ordinality b) k)
+     order by c.organization_id, c.id for update;
+    -- whoever held those rows may have stored the same deliveries
+    if app.unseen_items(batch) is distinct from batch then
+      batch := app.unseen_items(batch);
+      if batch is null then
+        if cardinality(new_contacts) > 0 then
+          raise exception using errcode = '40001', message = 'Another writer stored this delivery; run it again';
+        end if;
+        return;
+      end if;
+      contact := app.contacts_of_items(batch);
+    end if;
+    with made as (
+      insert into public.conversations as c (organization_id, channel_account_id, contact_id)
+      select k.organization_id, k.channel_account_id, k.contact_id from (
+         select distinct b.organization_id, b.channel_account_id, contact[b.ordinality] as contact_id
+           from unnest(batch) with ordinality b) k
+       where app.conversation_of(k.organization_id, k.channel_account_id, k.contact_id) is null
+       order by 1, 2, 3
+      on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing
+      returning c
+    )
+    select coalesce(array_agg(c), '{}') into new_conversations from made;
+    select array_agg(app.conversation_of(b.organization_id, b.channel_account_id, contact[b.ordinality]) order by b.ordinality) into conv
+      from unnest(batch) with ordinality b;
+    perform from public.conversations c
+      where (c.organization_id, c.id) in (select b.organization_id, conv[b.ordinality] from unnest(batch) with ordinality b)
+      order by c.organization_id, c.id for update;
+
+    -- the messages, numbered on from where each conversation stands
+    with made as (
+      insert into public.messages as m (organization_id, conversation_id, contact_id, channel_account_id, direction, content, status, message_type,
+                                        metadata, provider_message_id, conv_seq, occurred_at, source, reply_to_id, sent_at, created_at)
+      select p.organization_id, p.conversation_id, p.contact_id, p.channel_account_id, p.direction, p.content,
+             case p.direction when 'INBOUND' then 'RECEIVED' else 'SENT' end, p.message_type, coalesce(p.metadata, '{}'), p.dedupe_key,
+             c.msg_seq + p.rn, greatest(t - interval '24 hours', least(t + interval '5 seconds', p.occurred_at)), coalesce(p.source, 'customer'),
+             case when p.reply_to is not null then (select r.id from public.messages r where r.organization_id = p.organization_id
+                and r.channel_account_id = p.channel_account_id and r.provider_message_id = p.reply_to) end,
+             case when p.direction = 'OUTBOUND' then t end,
+             greatest(t, c.last_message_at) + p.rn * interval '1 microsecond'
+        from (select b.*, conv[b.ordinality] as conversation_id, contact[b.ordinality] as contact_id, row_number() over (partition by b.organization_id, conv[b.ordinality] order by b.ordinality) as rn
+                from unnest(batch) with ordinality b) p
+        join public.conversations c on c.organization_id = p.organization_id and c.id = p.conversation_id
+       order by p.organization_id, p.conversation_id, p.rn
+      returning m
+    )
+    select array_agg(made.m order by (made.m).organization_id, (made.m).conversation_id, (made.m).conv_seq) into stored from made;
+
+    -- summaries, reopening, and the events: stream locks last, then one insert
+    return query
+    with grown as (
+      update public.conversations c
+         set msg_seq = c.msg_seq + s.n, inbound_count = c.inbound_count + s.inbound,
+             last_message_at = s.last_at, last_message_preview = s.last_preview, last_message_direction = s.last_direction,
+             first_inbound_at = coalesce(c.first_inbound_at, s.first_inbound_at), last_inbound_at = coalesce(s.last_inbound_at, c.last_inbound_at),
+             waiting_since = case when s.last_direction = 'INBOUND' then coalesce(c.waiting_since, s.first_inbound_at) end,
+             status = 'OPEN', closed_at = null, updated_at = t, version = c.version + 1
+        from (select m.organization_id, m.conversation_id, count(*) as n, count(*) filter (where m.direction = 'INBOUND') as inbound,
+                     max(m.created_at) as last_at, (array_agg(m.direction order by m.conv_seq desc))[1] as last_direction,
+                     (array_agg(app.preview(m.content, m.message_type) order by m.conv_seq desc))[1] as last_preview,
+                     min(m.created_at) filter (where m.direction = 'INBOUND') as first_inbound_at,
+                     max(m.created_at) filter (where m.direction = 'INBOUND') as last_inbound_at
+                from unnest(stored) m group by 1, 2) s
+       where c.organization_id = s.organization_id and c.id = s.conversation_id
+      returning old as was, new as now
+    ), change as (
+      select 1 as step, c.organization_id, 'contacts' as table_name, c.id as entity_id, c.id as contact_id, null::uuid as conversation_id, null::jsonb as before, to_jsonb(c) - 'search' as after, 0::bigint as conv_seq from unnest(new_contacts) c
+      union all
+      select 2, c.organization_id, 'conversations', c.id, c.contact_id, c.id, null, to_jsonb(c), 0 from unnest(new_conversations) c
+      union all
+      select 3, (g.now).organization_id, 'conversations', (g.now).id, (g.now).contact_id, (g.now).id, to_jsonb(g.was), to_jsonb(g.now), 0 from grown g
+      union all
+      select 4, m.organization_id, 'messages', m.id, m.contact_id, m.conversation_id, null, to_jsonb(m), m.conv_seq from unnest(stored) m
+    ), described as (
+      select c.*, case when c.before is null then 'INSERT' else 'UPDATE' end as op from change c
+    )
+    select w.* from app.write_events((select array_agg(row(d.step, d.organization_id, d.table_name, d.op, d.entity_id, d.contact_id, d.conversation_id, d.before, d.after, d.conv_seq)::app.change
+                                                 order by d.organization_id, d.step, d.conversation_id, d.conv_seq) from described d)) w;
+  end $$;
+
+-- Append changes to the log of their organizations: locks in key order, then seq = tail + place. The last thing a writer does.
+create or replace function app.write_events(changes app.change[])
+  returns table (organization_id uuid, seq bigint, table_name text, frame text)
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+  as $$
+  #variable_conflict use_column
+  begin
+    perform app.lock_streams((select array_agg(distinct c.organization_id) from unnest(changes) c));
+    perform set_config('hub.tail', '', true);
+    return query
+    with tail as materialized (
+      select o.organization_id, coalesce((select max(e.seq) from app.events e where e.organization_id = o.organization_id), 0) as seq
+        from (select distinct c.organization_id from unnest(changes) c) o
+    ), written as (
+      insert into app.events as e (organization_id, seq, type, table_name, op, names, entity_id, contact_id, conversation_id, actor_kind, payload)
+      select c.organization_id, t.seq + row_number() over (partition by c.organization_id order by c.ordinality),
+             app.event_noun(c.table_name) || case c.op when 'INSERT' then '.created' else '.updated' end, c.table_name, c.op,
+             app.event_names(c.table_name, c.op, c.before, c.after), c.entity_id, c.contact_id, c.conversation_id, 'customer',
+             app.event_payload(c.before, c.after)
+        from unnest(changes) with ordinality c
+        join tail t on t.organization_id = c.organization_id
+       order by c.ordinality
+      returning e
+    )
+    select (w.e).organization_id, (w.e).seq, (w.e).table_name, app.event_frame(w.e) from written w order by 1, 2;
+  end $$;
+
+-- Those of a batch whose message is not stored yet; NULL when none is left. Keeps the order.
+create or replace function app.unseen_items(batch app.ingest_item[]) returns app.ingest_item[]
+  language sql volatile
+  set search_path = pg_catalog, pg_temp
+  as $$
+    select array_agg(batch[b.ordinality] order by b.ordinality) from unnest(batch) with ordinality b
+     where not exists (select from public.messages m where m.organization_id = b.organization_id
+                          and m.channel_account_id = b.channel_account_id and m.provider_message_id = b.dedupe_key)
+  $$;
+
+-- The contact of each item by its identities, the best known first; NULL where nobody is known.
+create or replace function app.contacts_of_items(batch app.ingest_item[]) returns uuid[]
+  language sql volatile
+  set search_path = pg_catalog, pg_temp
+  as $$
+    select array_agg((select x.contact_id from unnest(b.schemes, b.ids) with ordinality i (scheme, value, place)
+                        join public.contact_identities x on x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value
+                       order by i.place limit 1) order by b.ordinality)
+      from unnest(batch) with ordinality b
+  $$;
+
+-- The open conversation of a contact on an account, else the newest closed one.
+create or replace function app.conversation_of(org uuid, account uuid, contact uuid) returns uuid
+  language sql volatile -- each look must see what was committed while it waited for a lock
+  set search_path = pg_catalog, pg_temp
+  as $$
+    select coalesce(
+      (select c.id from public.conversations c where c.organization_id = org and c.channel_account_id = account and c.contact_id = contact and c.status = 'OPEN'),
+      (select c.id from public.conversations c where c.organization_id = org and c.contact_id = contact and c.channel_account_id = account order by c.last_message_at desc nulls last limit 1))
+  $$;
+
+-- A further identity of a known contact, mirrored into its phones or e-mails. Rare, so the ordinary triggers do the rest.
+create or replace function app.add_identity(org uuid, contact uuid, new_scheme text, new_value text, shown_as text) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  declare
+    phone text := case when new_scheme in ('wa_id', 'phone_e164') then '+' || ltrim(new_value, '+') end;
+    mail text := case when new_scheme = 'email' then new_value end;
+  begin
+    insert into public.contact_identities (organization_id, contact_id, scheme, value, display_name)
+    values (org, contact, new_scheme, new_value, shown_as) on conflict (organization_id, scheme, value) do nothing;
+    if found then
+      update public.contacts c
+         set phones = case when phone is null or phone = any (c.phones) then c.phones else c.phones || phone end,
+             emails = case when mail is null or mail = any (c.emails) then c.emails else c.emails || mail end
+       where c.organization_id = org and c.id = contact and (not phone = any (c.phones) or not mail = any (c.emails));
+    end if;
+  end $$;

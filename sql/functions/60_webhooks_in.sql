@@ -1,0 +1,74 @@
+-- Whose webhook is this, and what to do with what cannot be applied. Part of the closed list that crosses tenants.
+
+-- Accounts that a provider's key may mean, with the sealed secrets that verify its deliveries.
+create or replace function app.route_webhook(channel text, account_key text, account uuid)
+  returns table (organization_id uuid, channel_account_id uuid, account_key text, settings jsonb, secrets jsonb)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select r.organization_id, r.channel_account_id, r.account_key, a.settings,
+           (select jsonb_object_agg(s.name, s.ciphertext) from app.secrets s
+             where s.organization_id = r.organization_id and s.owner_table = 'channel_accounts' and s.owner_id = r.channel_account_id)
+      from app.webhook_routes r
+      join public.channel_accounts a on a.organization_id = r.organization_id and a.id = r.channel_account_id
+     where r.type = channel and a.is_active
+       and (r.account_key = route_webhook.account_key or r.channel_account_id = account)
+  $$;
+
+-- Every sealed verify token of a channel type, for the subscription handshake.
+create or replace function app.verify_tokens(channel text)
+  returns table (organization_id uuid, channel_account_id uuid, ciphertext text)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select s.organization_id, s.owner_id, s.ciphertext from app.secrets s
+      join app.webhook_routes r on r.organization_id = s.organization_id and r.channel_account_id = s.owner_id and r.type = channel
+     where s.owner_table = 'channel_accounts' and s.name = 'verify_token'
+  $$;
+
+-- Keep a signed delivery that could not be applied; the same one again only counts.
+create or replace function app.keep_failure(org uuid, channel text, account uuid, why text, error text, headers jsonb, body bytea) returns uuid
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$
+    insert into app.webhook_failures (organization_id, channel, channel_account_id, reason, error, headers, body, sha256)
+    values (org, channel, account, why, error, headers, body, sha256(body))
+    on conflict (organization_id, channel, sha256, reason) do update set attempts = app.webhook_failures.attempts
+    returning id
+  $$;
+
+-- Due failures, leased under a token: 5 s … 1 h, ten tries, then dead (shown until someone acts).
+create or replace function app.claim_failures(token uuid, worker text, batch integer, lease interval)
+  returns table (id uuid, organization_id uuid, channel text, channel_account_id uuid, headers jsonb, body bytea, attempts integer)
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$
+    with ready as (
+      select f.id from app.webhook_failures f
+       where (f.state = 'available' and f.due_at <= clock_timestamp()) or (f.state = 'running' and f.lease_until < clock_timestamp())
+       order by f.due_at, f.id limit batch for update skip locked
+    )
+    update app.webhook_failures f set state = 'running', lease_token = token, lease_until = clock_timestamp() + lease, claimed_by = worker, attempts = f.attempts + 1
+      from ready where f.id = ready.id
+    returning f.id, f.organization_id, f.channel, f.channel_account_id, f.headers, f.body, f.attempts
+  $$;
+
+create or replace function app.settle_failure(token uuid, failure uuid, applied boolean, why text, retry_in interval) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    if applied then
+      delete from app.webhook_failures f where f.id = failure and f.lease_token = token;
+    else
+      update app.webhook_failures f
+         set state = case when f.attempts >= 10 then 'dead' else 'available' end, lease_token = null, lease_until = null, claimed_by = null,
+             last_error = why, due_at = clock_timestamp() + retry_in
+       where f.id = failure and f.lease_token = token;
+    end if;
+  end $$;
+
+-- Accounts heard from; at most one write a minute each, so that ingest never queues on an account's row.
+create or replace function app.heard_from(accounts uuid[]) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$
+    update public.channel_accounts a set last_inbound_at = now(), health = 'ok'
+      from app.webhook_routes r
+     where r.channel_account_id = any (accounts) and a.organization_id = r.organization_id and a.id = r.channel_account_id
+       and (a.last_inbound_at is null or a.last_inbound_at < now() - interval '1 minute' or a.health = 'unknown')
+  $$;

@@ -1,0 +1,41 @@
+-- Which triggers stand on which tables. Last, because it needs the functions.
+-- hub_writer's set-based functions do the work of emit, place_message and queue_message themselves: a WHEN condition
+-- is evaluated as the row changes, in the role that changes it, so nobody else can pass for hub_writer.
+
+do $$
+declare
+  t text;
+  event_tables constant text[] := array['contacts', 'companies', 'deals', 'pipelines', 'conversations', 'messages', 'tasks', 'templates', 'bot_flows',
+    'automation_rules', 'campaigns', 'notes', 'channel_accounts', 'projects', 'milestones', 'organizations', 'memberships', 'teams', 'invitations', 'api_keys', 'webhooks'];
+begin
+  for t in select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where n.nspname = 'public' and c.relkind = 'r' order by 1
+  loop
+    if exists (select from pg_attribute a where a.attrelid = ('public.' || t)::regclass and a.attname = 'version' and not a.attisdropped) and t <> 'bot_flows' then
+      execute format('create or replace trigger touch before update on public.%I for each row when (current_user <> ''hub_writer'') execute function app.touch()', t);
+    elsif t = 'bot_flows' then
+      execute format('create or replace trigger touch before update on public.%I for each row execute function app.touch_flow()', t);
+    elsif exists (select from pg_attribute a where a.attrelid = ('public.' || t)::regclass and a.attname = 'updated_at' and not a.attisdropped) then
+      execute format('create or replace trigger touch before update on public.%I for each row execute function app.touch_time()', t);
+    end if;
+    execute format('create or replace trigger keep_key before update on public.%I for each row when (current_user <> ''hub_writer'') execute function app.keep_key()', t);
+    if t = any (event_tables) then
+      execute format('drop trigger if exists emit on public.%I', t);
+      execute format('create constraint trigger emit after insert or update or delete on public.%I deferrable initially deferred
+                      for each row when (current_user <> ''hub_writer'') execute function app.emit()', t);
+      execute format('create or replace trigger limit_inserts after insert on public.%I referencing new table as changed for each statement when (current_user <> ''hub_writer'') execute function app.limit_event_rows()', t);
+      execute format('create or replace trigger limit_updates after update on public.%I referencing new table as changed for each statement when (current_user <> ''hub_writer'') execute function app.limit_event_rows()', t);
+      execute format('create or replace trigger limit_deletes after delete on public.%I referencing old table as changed for each statement when (current_user <> ''hub_writer'') execute function app.limit_event_rows()', t);
+    end if;
+  end loop;
+end $$;
+
+create or replace trigger place before insert on public.messages for each row when (current_user <> 'hub_writer') execute function app.place_message();
+create or replace trigger queue_new after insert on public.messages for each row when (new.status = 'PENDING' and new.direction = 'OUTBOUND') execute function app.queue_message();
+create or replace trigger queue_again after update of status on public.messages for each row when (new.status = 'PENDING' and new.direction = 'OUTBOUND' and old.status = 'FAILED') execute function app.queue_message();
+create or replace trigger status before insert or update on public.tasks for each row execute function app.task_status();
+create or replace trigger closed_at before insert or update on public.conversations for each row when (current_user <> 'hub_writer') execute function app.conversation_closed_at();
+create or replace trigger stages before insert or update on public.pipelines for each row execute function app.pipeline_stages();
+create or replace trigger guard before insert or update on public.memberships for each row execute function app.guard_membership();
+create or replace trigger route after insert or update on public.channel_accounts for each row execute function app.route_account();
+create or replace trigger write_profile instead of update on public.profiles for each row execute function app.write_profile();
