@@ -1,0 +1,127 @@
+"""Connections: one pool a purpose, so that no kind of work can starve another (guarantees 12, 14)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from hub.errors import HubError, Unavailable
+
+Purpose = Literal["ingest", "api", "live", "worker", "admin"]
+#: Connections by purpose, and the longest a statement may take there.
+SIZES: dict[Purpose, int] = {"ingest": 6, "api": 8, "live": 2, "worker": 8, "admin": 1}
+STATEMENT_TIMEOUT: dict[Purpose, str] = {"ingest": "4s", "api": "5s", "live": "5s", "worker": "30s", "admin": "30s"}
+ACQUIRE_TIMEOUT_S = 2.0
+#: A connection that does not answer (half-open, black hole) is given up after this, whatever the server thinks.
+COMMAND_TIMEOUT_S: dict[Purpose, float] = {"ingest": 4.5, "api": 6.0, "live": 6.0, "worker": 32.0, "admin": 35.0}
+
+
+class LoggedEvent(msgspec.Struct, frozen=True):
+    """One event as its writer learnt of it; ``frame`` is the JSON text that clients get."""
+
+    organization_id: UUID
+    seq: int
+    table: str
+    frame: str
+
+
+Publish = Callable[[Sequence[LoggedEvent]], None]
+
+
+def _ignore(_: Sequence[LoggedEvent]) -> None:
+    """Nobody publishes in this process; live sessions learn of the events from the log."""
+
+
+class Database:
+    """The pools of one process. ``publish`` is called with a transaction's events once they are committed."""
+
+    def __init__(self, url: str, purposes: Sequence[Purpose], application: str = "hub") -> None:
+        self._url = url
+        self._application = application
+        self._pools: dict[Purpose, asyncpg.Pool[asyncpg.Record]] = {}
+        self._purposes = tuple(purposes)
+        self.publish: Publish = _ignore
+
+    async def open(self) -> None:
+        """Create the pools. They connect as they are used, so this works while the database is away."""
+        for purpose in self._purposes:
+            self._pools[purpose] = await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=SIZES[purpose],
+                timeout=ACQUIRE_TIMEOUT_S,
+                command_timeout=COMMAND_TIMEOUT_S[purpose],
+                max_inactive_connection_lifetime=300,
+                reset=_reset,
+                server_settings={
+                    "application_name": f"{self._application} {purpose}",
+                    "timezone": "UTC",
+                    "statement_timeout": STATEMENT_TIMEOUT[purpose],
+                    "lock_timeout": "2s",
+                    "idle_in_transaction_session_timeout": "10s",
+                    "transaction_timeout": "30s",
+                    "hub.listen": "1",
+                },
+            )
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except TimeoutError:
+                pool.terminate()
+        self._pools.clear()
+
+    @asynccontextmanager
+    async def connection(self, purpose: Purpose) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """A connection in the login's own role: machinery functions only, it can read no table.
+        Events written on it are published when the block ends without an error. Raises Unavailable."""
+        pool = self._pools[purpose]
+        try:
+            conn = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+        except (TimeoutError, OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError) as e:
+            raise Unavailable("The database is away", retry_after_s=2) from e
+        events: list[LoggedEvent] = []
+
+        def note(_: Any, message: Any) -> None:
+            if message.sqlstate == "HUBEV":
+                org, seq, table = message.detail.split(" ")
+                events.append(LoggedEvent(UUID(org), int(seq), table, message.message))
+
+        conn.add_log_listener(note)
+        try:
+            yield conn  # type: ignore[misc]
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as e:
+            raise Unavailable("The database went away", retry_after_s=2) from e
+        finally:
+            conn.remove_log_listener(note)
+            await _release(pool, conn)
+        if events:
+            self.publish(events)
+
+
+async def _reset(conn: asyncpg.Connection[asyncpg.Record]) -> None:
+    """What a connection needs before its next user: nothing, since every setting of ours is transaction-local.
+    (asyncpg's own reset costs a round trip.) A transaction left open is a bug or a cancelled request: end it."""
+    if conn.is_in_transaction():
+        await conn.execute("rollback")
+
+
+async def _release(pool: asyncpg.Pool[asyncpg.Record], conn: Any) -> None:
+    await asyncio.shield(pool.release(conn, timeout=2))
+
+
+def quote_literal(text: str) -> str:
+    """A string constant for standard_conforming_strings=on, which every server we accept has. Raises ValueError on U+0000."""
+    if "\x00" in text:
+        raise ValueError("U+0000 cannot be part of a statement")
+    return "'" + text.replace("'", "''") + "'"
+
+
+__all__ = ["Database", "HubError", "LoggedEvent", "Publish", "Purpose", "quote_literal"]

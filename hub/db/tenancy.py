@@ -1,0 +1,55 @@
+"""The one door to tenant rows: a transaction in the caller's role, with the caller's identity.
+
+    async with acting_as(db, principal) as conn:
+        await conn.fetch(q.list_open_conversations, limit)
+
+Role and identity are set in the round trip of BEGIN and end with the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import msgspec
+
+from hub.auth.principal import Principal
+from hub.db.pool import Database, Purpose, quote_literal
+from hub.errors import Unavailable
+
+_encode = msgspec.json.Encoder(uuid_format="canonical").encode
+_STATEMENT_TIMEOUT = {"anon": "3s", "service_role": "30s"}
+
+
+def entering(principal: Principal, read_only: bool = False) -> str:
+    """The statements that begin a transaction as ``principal``, as one simple query."""
+    role = principal.db_role
+    claims = principal.claims or {"role": role, "sub": principal.user_id}
+    settings = [
+        ("role", role),
+        ("hub.ctx", _encode(principal.context()).decode()),
+        ("request.jwt.claims", _encode({**claims, "role": role}).decode()),
+    ]
+    if role in _STATEMENT_TIMEOUT:
+        settings.insert(0, ("statement_timeout", _STATEMENT_TIMEOUT[role]))
+    calls = ", ".join(f"set_config({quote_literal(k)}, {quote_literal(v)}, true)" for k, v in settings)
+    return f"begin{' read only' if read_only else ''}; select {calls}"
+
+
+@asynccontextmanager
+async def acting_as(
+    db: Database, principal: Principal, *, purpose: Purpose = "api", read_only: bool = False
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """One transaction, one organization. Commits when the block ends, rolls back when it raises; what it
+    changed is published after the commit. Raises Unavailable when the database is away."""
+    async with db.connection(purpose) as conn:
+        await conn.execute(entering(principal, read_only))
+        try:
+            yield conn
+        except BaseException:
+            if not conn.is_closed() and conn.is_in_transaction():
+                await conn.execute("rollback")
+            raise
+        if await conn.execute("commit") != "COMMIT":  # a failed statement was swallowed inside the block
+            raise Unavailable("The transaction did not commit", retry_after_s=1)

@@ -1,0 +1,142 @@
+"""Refusals: what a caller did wrong or may try again, with the code, the status and the next step.
+
+    HubError
+    ├─ BadRequest 400 · ValidationFailed 422 · PayloadTooLarge 413 · UnsupportedMedia 415
+    ├─ AuthenticationFailed 401 · InvalidApiKey 401
+    ├─ InsufficientPermissions 403 · NotFound 404 · MethodNotAllowed 405
+    ├─ Conflict 409 (ReplyConflict: a colleague answered meanwhile)
+    ├─ RateLimited 429
+    └─ Unavailable 503 (the database or a provider is away; Retry-After)
+
+Everything else is a bug: it rises, is logged once and answered as 500 INTERNAL_ERROR with a request id alone.
+docs/errors.md lists the codes; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import asyncpg
+
+
+class HubError(Exception):
+    """A refusal its caller can act on. ``details`` is what the document's `details` carries."""
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    status: ClassVar[int] = 500
+    #: PostgREST's code for the same thing, where it has one (rest.md 11).
+    rest_code: ClassVar[str] = "PGRST500"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Any = None,
+        hint: str | None = None,
+        retry_after_s: float | None = None,
+        rest_code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        self.hint = hint
+        self.retry_after_s = retry_after_s
+        if rest_code is not None:
+            self.rest_code = rest_code  # type: ignore[misc]
+
+
+class BadRequest(HubError):
+    code, status, rest_code = "BAD_REQUEST", 400, "PGRST100"
+
+
+class AuthenticationFailed(HubError):
+    code, status, rest_code = "AUTHENTICATION_FAILED", 401, "PGRST301"
+
+
+class InvalidApiKey(AuthenticationFailed):
+    code = "INVALID_API_KEY"
+
+
+class InsufficientPermissions(HubError):
+    code, status, rest_code = "INSUFFICIENT_PERMISSIONS", 403, "42501"
+
+
+class NotFound(HubError):
+    code, status, rest_code = "RESOURCE_NOT_FOUND", 404, "PGRST205"
+
+
+class MethodNotAllowed(HubError):
+    code, status, rest_code = "METHOD_NOT_ALLOWED", 405, "PGRST117"
+
+
+class Conflict(HubError):
+    code, status, rest_code = "CONFLICT", 409, "23505"
+
+
+class ReplyConflict(Conflict):
+    """Somebody else answered this conversation after what the agent had seen; details: {messages: [ids]}."""
+
+    code = "REPLY_CONFLICT"
+
+
+class PayloadTooLarge(HubError):
+    code, status, rest_code = "PAYLOAD_TOO_LARGE", 413, "PGRST103"
+
+
+class UnsupportedMedia(HubError):
+    code, status, rest_code = "UNSUPPORTED_MEDIA_TYPE", 415, "PGRST107"
+
+
+class ValidationFailed(HubError):
+    """details: {field, message}, or a list of them."""
+
+    code, status, rest_code = "VALIDATION_ERROR", 422, "PGRST102"
+
+
+class RateLimited(HubError):
+    code, status, rest_code = "RATE_LIMIT_EXCEEDED", 429, "PGRST429"
+
+
+class Unavailable(HubError):
+    code, status, rest_code = "SERVICE_UNAVAILABLE", 503, "PGRST001"
+
+
+def invalid(field: str, message: str) -> ValidationFailed:
+    """The document's 422: {"error": "Validation error", "details": {"field", "message"}}."""
+    return ValidationFailed("Validation error", details={"field": field, "message": message})
+
+
+#: Constraints whose name says more than the database's message would.
+_CONSTRAINT_MESSAGES: dict[str, str] = {
+    "conversations_open_key": "This contact already has an open conversation on this channel",
+    "deals_probability_check": "probability must be from 0 to 100",
+    "projects_dates_check": "end_date must not be before start_date",
+    "notes_subject_check": "A note needs a contact, deal, company or conversation",
+    "pipelines_stages_check": "stages must be a JSON array",
+}
+
+
+def from_database(error: asyncpg.PostgresError) -> HubError | None:
+    """The refusal a database error stands for; None when it is a bug of ours. DETAIL never leaves: it may quote
+    another organization's values (foreign keys and unique indexes ignore row security)."""
+    state: str = getattr(error, "sqlstate", None) or ""
+    constraint = getattr(error, "constraint_name", None)
+    said = _CONSTRAINT_MESSAGES.get(constraint or "")
+    if state == "23505":
+        return Conflict(said or "A row with these values exists already", hint=constraint, rest_code=state)
+    if state == "23503":
+        return Conflict(said or "A referenced row does not exist, or is still in use", hint=constraint, rest_code=state)
+    if state in ("23514", "23502"):
+        column = getattr(error, "column_name", None)
+        return BadRequest(said or str(error).split("\n")[0], hint=constraint or column, rest_code=state)
+    if state == "42501":
+        return InsufficientPermissions("You may not do this", hint="Ask an administrator of your organization", rest_code=state)
+    if state == "HUB01":
+        return BadRequest("Too many rows in one request", hint="Send them in chunks of 1000", rest_code="HUB01")
+    if state.startswith("22"):
+        return BadRequest(str(error).split("\n")[0], rest_code=state)
+    if state in ("57014", "55P03", "40P01", "40001"):
+        return Unavailable("The database was too busy for this", retry_after_s=1, rest_code=state)
+    if state.startswith(("08", "53", "57P")):
+        return Unavailable("The database is away", retry_after_s=2, rest_code="PGRST001")
+    return None

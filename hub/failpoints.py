@@ -1,0 +1,64 @@
+"""Places where tests make a process die, fail or hang: ``failpoint("send.after_response")``.
+
+HUB_FAILPOINTS is read once at import; without it the call is an empty function. Syntax, comma separated:
+``name=kill``, ``name=raise``, ``name=hang:5``, each with an optional ``@p`` (probability, ``@0.05``) or ``#n`` (only the n-th time).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import time
+
+_SPEC = re.compile(r"(?P<name>[\w.]+)=(?P<action>kill|raise|hang)(?::(?P<seconds>[\d.]+))?(?:@(?P<p>[\d.]+)|#(?P<nth>\d+))?")
+
+
+class FailpointError(RuntimeError):
+    """Raised on purpose by a failpoint."""
+
+
+class _Armed:
+    def __init__(self, action: str, seconds: float, probability: float, nth: int) -> None:
+        self.action, self.seconds, self.probability, self.nth = action, seconds, probability, nth
+        self.hits = 0
+
+    def hit(self, name: str) -> None:
+        self.hits += 1
+        if (self.nth and self.hits != self.nth) or random.random() >= self.probability:
+            return
+        if self.action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.action == "hang":
+            time.sleep(self.seconds)
+            return
+        raise FailpointError(name)
+
+
+def parse(text: str) -> dict[str, _Armed]:
+    """Raises ValueError for a spec that is not understood."""
+    armed = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        match = _SPEC.fullmatch(part)
+        if match is None:
+            raise ValueError(f"HUB_FAILPOINTS: cannot read {part!r}; write name=kill|raise|hang:seconds, with @probability or #nth")
+        armed[match["name"]] = _Armed(
+            match["action"], float(match["seconds"] or 1), float(match["p"] or 1), int(match["nth"] or 0)
+        )
+    return armed
+
+
+_armed = parse(os.environ.get("HUB_FAILPOINTS", ""))
+
+if _armed:
+
+    def failpoint(name: str) -> None:
+        """Act if a test armed this place."""
+        if name in _armed:
+            _armed[name].hit(name)
+
+else:
+
+    def failpoint(name: str) -> None:
+        """Act if a test armed this place."""
