@@ -1,14 +1,14 @@
 """Getting a browser: the first that works of five, printed once.
 
 1. `HUB_CHROMIUM`; 2. the one inside the npm package @sparticuz/chromium (Linux x86_64; needs neither root nor
-apt); 3. a system's; 4. playwright's own; 5. none: browser tests are skipped with one bold line, and fail under
+apt); 3. a system's; 4. playwright's own; 5. none: browser tests are skipped with one bold line and fail under
 `CI=true`.
 
     browser = require_browser()        # skips, or fails, when there is none
     playwright.chromium.launch(**browser.launch_options())
 
-Playwright is started after that, for it sets PLAYWRIGHT_NODEJS_PATH: playwright's own node wants libraries that
-a minimal Debian does not have.
+Playwright is started after that, for it sets PLAYWRIGHT_NODEJS_PATH: playwright's own node wants libraries
+that a minimal Debian does not have.
 """
 
 from __future__ import annotations
@@ -150,15 +150,15 @@ def _system() -> Browser | None:
 
 
 def _playwrights() -> Browser | None:
-    """One that `playwright install` has put here; found by its folder, so that no event loop is in the way."""
+    """One that `playwright install` has put here, found by its folder: no event loop is in the way."""
     homes = [
-        os.environ.get("PLAYWRIGHT_BROWSERS_PATH", ""),
+        Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or "/nonexistent"),
         Path.home() / ".cache" / "ms-playwright",
         Path.home() / "Library" / "Caches" / "ms-playwright",
     ]
     patterns = ("chromium-*/chrome-linux*/chrome", "chromium-*/chrome-mac*/*.app/Contents/MacOS/*")
     for home in homes:
-        found = [path for pattern in patterns for path in Path(home).glob(pattern)] if home else []
+        found = [path for pattern in patterns for path in home.glob(pattern)]
         if found:
             return Browser("playwright's chromium", max(found))
     return None
