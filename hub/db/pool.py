@@ -97,6 +97,8 @@ class Database:
         conn.add_log_listener(note)
         try:
             yield conn  # type: ignore[misc]
+        except asyncpg.DataError:  # an InterfaceError by inheritance, but a value's fault and not the connection's
+            raise
         except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as e:
             raise Unavailable("The database went away", retry_after_s=2) from e
         finally:

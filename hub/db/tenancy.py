@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import msgspec
 
-from hub.auth.principal import Principal
+from hub.domain.principal import Principal
 from hub.db.pool import Database, Purpose, quote_literal
 from hub.errors import Unavailable
 

@@ -1,0 +1,160 @@
+import { useComputedColorScheme, useMantineColorScheme } from "@mantine/core";
+import { Spotlight, type SpotlightActionData, type SpotlightActionGroupData, spotlight } from "@mantine/spotlight";
+import { useNavigate } from "@tanstack/react-router";
+import {
+  Archive, Code, Inbox, Keyboard, Languages, LogOut, MessageSquareText, Moon, Palette as PaletteIcon, Radio, Search,
+  UserCheck, UserRound, UserX, Users,
+} from "lucide-react";
+import { useMemo } from "react";
+import { useTranslation } from "react-i18next";
+import { useQuery } from "@tanstack/react-query";
+import { profilesQuery } from "../api/lists";
+import { signOut } from "../api/session";
+import { perform } from "../features/inbox/deeds";
+import { setLanguage } from "../i18n";
+import { colleagueName, contactName } from "../lib/people";
+import { matches } from "../lib/text";
+import { useLive } from "../realtime/live";
+import { useOpenConversation } from "./open";
+
+export const openPalette = (): void => spotlight.open();
+
+const CONVERSATIONS_SHOWN = 8;
+
+function isGroup(entry: SpotlightActionData | SpotlightActionGroupData): entry is SpotlightActionGroupData {
+  return "actions" in entry;
+}
+
+/** Pages, deeds on the open conversation, conversations by name. */
+export function Palette({ onHelp }: { onHelp: () => void }) {
+  const { t, i18n } = useTranslation();
+  const navigate = useNavigate();
+  const { setColorScheme } = useMantineColorScheme();
+  const scheme = useComputedColorScheme("light");
+  const open = useOpenConversation();
+  const conversations = useLive((live) => live.inbox.conversations);
+  const contacts = useLive((live) => live.inbox.contacts);
+  const me = useLive((live) => live.session?.user_id);
+  const { data: profiles } = useQuery(profilesQuery);
+
+  const groups = useMemo<SpotlightActionGroupData[]>(() => {
+    const here: SpotlightActionData[] = [];
+    if (open) {
+      const closed = open.status === "CLOSED";
+      here.push({
+        id: "close",
+        label: closed ? t("thread.reopenLong") : t("thread.closeLong"),
+        leftSection: <Archive size={18} />,
+        onClick: () => void perform(closed ? "reopen" : "close", { conversation_id: open.id }),
+      });
+      if (me && open.assignee_id !== me) {
+        here.push({
+          id: "assign-me",
+          label: t("thread.assignMe"),
+          leftSection: <UserCheck size={18} />,
+          onClick: () => void perform("assign", { conversation_id: open.id, assignee_id: me }),
+        });
+      }
+      if (open.assignee_id !== null) {
+        here.push({
+          id: "unassign",
+          label: t("thread.unassign"),
+          leftSection: <UserX size={18} />,
+          onClick: () => void perform("assign", { conversation_id: open.id, assignee_id: null }),
+        });
+      }
+      for (const one of profiles ?? []) {
+        if (one.id === me || one.id === open.assignee_id || !one.is_active) continue;
+        here.push({
+          id: `assign-${one.id}`,
+          label: `${t("thread.assign")}: ${colleagueName(one, one.id)}`,
+          leftSection: <UserRound size={18} />,
+          onClick: () => void perform("assign", { conversation_id: open.id, assignee_id: one.id }),
+        });
+      }
+    }
+    const talks = [...conversations.values()]
+      .toSorted((a, b) => (b.last_message_at ?? "").localeCompare(a.last_message_at ?? ""))
+      .map((row): SpotlightActionData => {
+        const person = contacts.get(row.contact_id);
+        return {
+          id: row.id,
+          label: contactName(person, t("contact.unknown")),
+          description: row.last_message_preview ?? "",
+          keywords: [...(person?.phones ?? []), ...(person?.emails ?? [])],
+          leftSection: <MessageSquareText size={18} />,
+          onClick: () => void navigate({ to: "/inbox/$conversationId", params: { conversationId: row.id } }),
+        };
+      });
+    const page = (id: string, label: string, leftSection: React.ReactNode, to: string): SpotlightActionData => ({
+      id, label, leftSection, onClick: () => void navigate({ to }),
+    });
+    return [
+      { group: t("palette.here"), actions: here },
+      { group: t("palette.conversations"), actions: talks },
+      {
+        group: t("palette.pages"),
+        actions: [
+          page("inbox", t("nav.inbox"), <Inbox size={18} />, "/inbox"),
+          page("profile", t("settings.profile"), <UserRound size={18} />, "/settings/profile"),
+          page("appearance", t("settings.appearance"), <PaletteIcon size={18} />, "/settings/appearance"),
+          page("shortcuts", t("settings.shortcuts"), <Keyboard size={18} />, "/settings/shortcuts"),
+          page("channels", t("settings.channels"), <Radio size={18} />, "/settings/channels"),
+          page("team", t("settings.team"), <Users size={18} />, "/settings/team"),
+          page("api", t("settings.api"), <Code size={18} />, "/settings/api"),
+        ],
+      },
+      {
+        group: t("palette.app"),
+        actions: [
+          {
+            id: "theme",
+            label: t("palette.toggleTheme"),
+            leftSection: <Moon size={18} />,
+            onClick: () => setColorScheme(scheme === "dark" ? "light" : "dark"),
+          },
+          {
+            id: "language",
+            label: t("palette.toggleLanguage"),
+            keywords: ["language", "arabic", "english", "العربية", "لغة"],
+            leftSection: <Languages size={18} />,
+            onClick: () => void setLanguage(i18n.language === "ar" ? "en" : "ar"),
+          },
+          { id: "help", label: t("nav.shortcuts"), leftSection: <Keyboard size={18} />, onClick: onHelp },
+          {
+            id: "sign-out",
+            label: t("nav.signOut"),
+            leftSection: <LogOut size={18} className="mirrored" />,
+            onClick: () => void signOut(),
+          },
+        ],
+      },
+    ];
+  }, [t, i18n.language, open, me, profiles, conversations, contacts, navigate, scheme, setColorScheme, onHelp]);
+
+  return (
+    <Spotlight
+      // Mantine compares event.key, which is another letter on an Arabic layout; the shell listens by key place.
+      shortcut={null}
+      actions={groups}
+      nothingFound={t("palette.nothing")}
+      scrollable
+      maxHeight={440}
+      radius="lg"
+      filter={(query, entries) =>
+        entries.filter(isGroup).flatMap((group) => {
+          const found = group.actions.filter((action) =>
+            matches([action.label, action.keywords ?? []].flat().join(" "), query),
+          );
+          const shown = group.group === t("palette.conversations") ? found.slice(0, CONVERSATIONS_SHOWN) : found;
+          return shown.length ? [{ ...group, actions: shown }] : [];
+        })
+      }
+      searchProps={{
+        leftSection: <Search size={18} aria-hidden />,
+        placeholder: t("palette.placeholder"),
+        "aria-label": t("palette.placeholder"),
+      }}
+    />
+  );
+}

@@ -1,0 +1,20 @@
+/** What a person chose for this browser. */
+import { create } from "zustand";
+import { bool, object, oneOf, withDefault } from "../lib/parse";
+import { load, save } from "../lib/storage";
+
+const prefs = object({
+  singleKeys: withDefault(bool, true),
+  density: withDefault(oneOf("cosy", "compact"), "cosy"),
+  panel: withDefault(bool, true),
+});
+type Prefs = ReturnType<typeof prefs>;
+
+const KEY = "hub.prefs";
+
+export const usePrefs = create<Prefs>()(() => load(KEY, prefs, { singleKeys: true, density: "cosy", panel: true }));
+
+export function setPrefs(change: Partial<Prefs>): void {
+  usePrefs.setState(change);
+  save(KEY, usePrefs.getState());
+}

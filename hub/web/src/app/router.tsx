@@ -1,0 +1,136 @@
+/** Addresses. Every page is fetched when it is first wanted. */
+import {
+  createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect, Outlet,
+} from "@tanstack/react-router";
+import { refresh, useSession } from "../api/session";
+import { isRecord } from "../lib/parse";
+import { QUEUES, type Queue } from "../realtime/live";
+import { Shell } from "./Shell";
+import { NotFound, PageError } from "./Fallbacks";
+
+const root = createRootRoute({ component: Outlet, notFoundComponent: NotFound, errorComponent: PageError });
+
+/** Who is signed in is asked once, with the cookie; a hub that is away is not an answer. */
+async function known(): Promise<ReturnType<typeof useSession.getState>> {
+  if (useSession.getState().status === "unknown") await refresh().catch(() => undefined);
+  return useSession.getState();
+}
+
+const signIn = createRoute({
+  getParentRoute: () => root,
+  path: "/sign-in",
+  validateSearch: (search: Record<string, unknown>): { next?: string } => {
+    const next = search["next"];
+    // Only paths of this app: `//host` and `/\host` would lead elsewhere.
+    return typeof next === "string" && /^\/(?![/\\])/.test(next) ? { next } : {};
+  },
+  beforeLoad: async ({ search }) => {
+    if ((await known()).status === "signed-in") throw redirect({ href: search.next ?? "/inbox" });
+  },
+  component: lazyRouteComponent(() => import("../features/session/SignInPage"), "SignInPage"),
+});
+
+const shell = createRoute({
+  getParentRoute: () => root,
+  id: "shell",
+  beforeLoad: async ({ location }) => {
+    if ((await known()).status !== "signed-in") {
+      throw redirect({ to: "/sign-in", search: location.pathname === "/" ? {} : { next: location.href } });
+    }
+  },
+  component: Shell,
+});
+
+const home = createRoute({
+  getParentRoute: () => shell,
+  path: "/",
+  beforeLoad: () => {
+    throw redirect({ to: "/inbox" });
+  },
+});
+
+export interface InboxSearch {
+  queue?: Queue;
+  q?: string;
+}
+
+function inboxSearch(search: Record<string, unknown>): InboxSearch {
+  const wanted = isRecord(search) ? search["queue"] : undefined;
+  const queue = QUEUES.find((one) => one === wanted);
+  const q = search["q"];
+  return {
+    ...(queue ? { queue } : {}),
+    ...(typeof q === "string" && q !== "" ? { q } : {}),
+  };
+}
+
+const inbox = createRoute({
+  getParentRoute: () => shell,
+  path: "/inbox",
+  validateSearch: inboxSearch,
+  component: lazyRouteComponent(() => import("../features/inbox/InboxPage"), "InboxPage"),
+});
+const inboxNone = createRoute({ getParentRoute: () => inbox, path: "/" });
+const inboxOne = createRoute({ getParentRoute: () => inbox, path: "$conversationId" });
+
+const settings = createRoute({
+  getParentRoute: () => shell,
+  path: "/settings",
+  component: lazyRouteComponent(() => import("../features/settings/SettingsFrame"), "SettingsFrame"),
+});
+const settingsHome = createRoute({
+  getParentRoute: () => settings,
+  path: "/",
+  component: lazyRouteComponent(() => import("../features/settings/SettingsHome"), "SettingsHome"),
+});
+const settingsPages = [
+  createRoute({
+    getParentRoute: () => settings,
+    path: "profile",
+    component: lazyRouteComponent(() => import("../features/settings/ProfilePage"), "ProfilePage"),
+  }),
+  createRoute({
+    getParentRoute: () => settings,
+    path: "appearance",
+    component: lazyRouteComponent(() => import("../features/settings/AppearancePage"), "AppearancePage"),
+  }),
+  createRoute({
+    getParentRoute: () => settings,
+    path: "shortcuts",
+    component: lazyRouteComponent(() => import("../features/settings/ShortcutsPage"), "ShortcutsPage"),
+  }),
+  createRoute({
+    getParentRoute: () => settings,
+    path: "channels",
+    component: lazyRouteComponent(() => import("../features/settings/ChannelsPage"), "ChannelsPage"),
+  }),
+  createRoute({
+    getParentRoute: () => settings,
+    path: "team",
+    component: lazyRouteComponent(() => import("../features/settings/TeamPage"), "TeamPage"),
+  }),
+  createRoute({
+    getParentRoute: () => settings,
+    path: "api",
+    component: lazyRouteComponent(() => import("../features/settings/ApiPage"), "ApiPage"),
+  }),
+] as const;
+
+export const router = createRouter({
+  routeTree: root.addChildren([
+    signIn,
+    shell.addChildren([
+      home,
+      inbox.addChildren([inboxNone, inboxOne]),
+      settings.addChildren([settingsHome, ...settingsPages]),
+    ]),
+  ]),
+  defaultErrorComponent: PageError,
+  defaultPendingMs: 150,
+});
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: typeof router;
+  }
+}

@@ -1,0 +1,122 @@
+import { Alert, Button, PasswordInput, TextInput } from "@mantine/core";
+import { useForm } from "@mantine/form";
+import { useQuery } from "@tanstack/react-query";
+import { useNavigate, useSearch } from "@tanstack/react-router";
+import { Check, Languages } from "lucide-react";
+import { useEffect, useState } from "react";
+import { useTranslation } from "react-i18next";
+import { ApiError } from "../../api/http";
+import { configQuery } from "../../api/lists";
+import { signIn, useSession } from "../../api/session";
+import { setLanguage } from "../../i18n";
+import css from "./SignInPage.module.css";
+
+export function SignInPage() {
+  const { t, i18n } = useTranslation();
+  const navigate = useNavigate();
+  const { next } = useSearch({ from: "/sign-in" });
+  const session = useSession();
+  const { data: config } = useQuery(configQuery);
+  const [failure, setFailure] = useState<string | null>(null);
+  const [busy, setBusy] = useState(false);
+  const form = useForm({
+    initialValues: { email: "", password: "" },
+    validate: {
+      email: (value) => (value.trim() ? null : t("signIn.emailNeeded")),
+      password: (value) => (value ? null : t("signIn.passwordNeeded")),
+    },
+  });
+
+  const demo = config?.demo;
+  const { initialize } = form;
+  useEffect(() => {
+    if (demo) initialize({ email: demo.email, password: demo.password });
+  }, [demo, initialize]);
+
+  const submit = form.onSubmit(
+    ({ email, password }) => {
+      setBusy(true);
+      setFailure(null);
+      signIn(email.trim(), password)
+        .then(() => navigate({ href: next ?? "/inbox" }))
+        .catch((error: unknown) => {
+          if (!(error instanceof ApiError)) throw error;
+          setFailure(
+            error.status === 429 ? t("signIn.tooMany") : error.transient ? t("signIn.away") : t("signIn.wrong"),
+          );
+        })
+        .finally(() => setBusy(false));
+    },
+    (errors) => {
+      const first = Object.keys(errors)[0];
+      if (first) form.getInputNode(first)?.focus();
+    },
+  );
+
+  return (
+    <main className={css.page}>
+      <section className={css.story} aria-hidden>
+        <div className={css.demoThread}>
+          <span className={css.demoIn} />
+          <span className={css.demoOut} />
+          <span className={css.demoInShort} />
+          <span className={css.demoOutShort} />
+        </div>
+        <p className={css.tagline}>{t("signIn.tagline")}</p>
+        <ul className={css.points}>
+          {[t("signIn.point1"), t("signIn.point2"), t("signIn.point3")].map((point) => (
+            <li key={point}>
+              <Check size={16} aria-hidden /> {point}
+            </li>
+          ))}
+        </ul>
+      </section>
+      <section className={css.side}>
+        <form className={css.form} onSubmit={submit} noValidate>
+          <p className={css.brand}>{config?.name ?? t("app.name")}</p>
+          <h1 className={css.title}>{t("signIn.title")}</h1>
+          {session.status === "anonymous" && session.reason === "expired" && (
+            <Alert color="yellow" variant="default">
+              {t("signIn.expired")}
+            </Alert>
+          )}
+          {failure && (
+            <Alert color="red" role="alert" variant="default" classNames={{ root: css.failure }}>
+              {failure}
+            </Alert>
+          )}
+          <TextInput
+            label={t("signIn.email")}
+            type="email"
+            autoComplete="username"
+            dir="ltr"
+            size="md"
+            {...form.getInputProps("email")}
+            key={form.key("email")}
+          />
+          <PasswordInput
+            label={t("signIn.password")}
+            autoComplete="current-password"
+            size="md"
+            visibilityToggleButtonProps={{ "aria-label": t("signIn.password") }}
+            {...form.getInputProps("password")}
+            key={form.key("password")}
+          />
+          <Button type="submit" size="md" loading={busy} fullWidth mt={4}>
+            {t("signIn.submit")}
+          </Button>
+          {demo && <p className={css.hint}>{t("signIn.demo")}</p>}
+        </form>
+        <Button
+          variant="subtle"
+          color="gray"
+          leftSection={<Languages size={16} />}
+          className={css.language}
+          onClick={() => void setLanguage(i18n.language === "ar" ? "en" : "ar")}
+        >
+          {t("palette.toggleLanguage")}
+        </Button>
+      </section>
+    </main>
+  );
+}

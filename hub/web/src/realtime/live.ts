@@ -1,0 +1,618 @@
+/** The running inbox: the socket, the state it feeds, snapshots after a resync, and the unsent messages.
+ *
+ * Everything that decides something is in reducer.ts and outbox.ts; this file only connects them with the network.
+ */
+import { create } from "zustand";
+import { ApiError } from "../api/http";
+import {
+  type Message, contact, conversation, conversationRead, message,
+} from "../api/models";
+import { type Filters, count, rows, rowsById } from "../api/rest";
+import { accessToken, dropToken, useSession } from "../api/session";
+import { newId } from "../lib/ids";
+import { reconnectDelay } from "../lib/backoff";
+import { isRecord, parseJson } from "../lib/parse";
+import type { Cursor, LiveEvent, ServerFrame, Welcome } from "./frames";
+import {
+  type Outbox, type OutboxAction, type Unsent, isTransient, nextDue, reduceOutbox, sendable, unsent,
+} from "./outbox";
+import {
+  type Inbox, type Wants, applyEvents, beginResync, dropThreads, emptyInbox, follow, markRead, openThread,
+  takeContacts, takeConversations, takeMessages, takeOlder, takeReads, takeThread, unreadCount,
+} from "./reducer";
+import { CommandError, LiveSocket, type Phase } from "./socket";
+
+export const QUEUES = ["mine", "unassigned", "all", "closed"] as const;
+export type Queue = (typeof QUEUES)[number];
+
+export interface Live {
+  phase: Phase;
+  /** Parts of the hub that are away, as the hub says. */
+  degraded: readonly string[];
+  session: Welcome["session"] | null;
+  /** Colleagues with an open app → the conversation they look at. */
+  presence: ReadonlyMap<string, string | null>;
+  /** Conversation → colleague → epoch milliseconds until which "is writing" holds. */
+  typing: ReadonlyMap<string, ReadonlyMap<string, number>>;
+  inbox: Inbox;
+  outbox: Outbox;
+  /** No snapshot was read since sign-in. */
+  loading: boolean;
+  /** Why the last snapshot failed; null while all is well. */
+  failure: string | null;
+  /** Every conversation of the queue is in `inbox`. */
+  complete: Readonly<Record<Queue, boolean>>;
+  /** The server's count, for queues that are not complete. */
+  counts: Readonly<Record<Queue, number | null>>;
+  /** Conversations that were asked for by address and do not exist for this user. */
+  missing: ReadonlySet<string>;
+}
+
+const noQueues = <T>(value: T): Record<Queue, T> => ({ mine: value, unassigned: value, all: value, closed: value });
+
+const initial: Live = {
+  phase: { name: "stopped" },
+  degraded: [],
+  session: null,
+  presence: new Map(),
+  typing: new Map(),
+  inbox: emptyInbox,
+  outbox: [],
+  loading: true,
+  failure: null,
+  complete: noQueues(false),
+  counts: noQueues(null),
+  missing: new Set(),
+};
+
+export const useLive = create<Live>()(() => initial);
+
+const PAGE = 200;
+const THREAD_PAGE = 50;
+const TYPING_MS = 6_000;
+
+let me = "";
+let socket: LiveSocket | null = null;
+let cursor: Cursor | null = null;
+let open: string | null = null;
+let tablesChanged: (tables: ReadonlySet<string>) => void = () => undefined;
+
+const inboxNow = (): Inbox => useLive.getState().inbox;
+const setInbox = (inbox: Inbox): void => useLive.setState({ inbox });
+
+// ---- start and stop --------------------------------------------------------------------------------------------
+
+/** Connects as `userId`. `onTables` hears which tables changed, so that other lists can be read again. */
+export function startLive(userId: string, onTables: (tables: ReadonlySet<string>) => void): void {
+  stopLive();
+  me = userId;
+  tablesChanged = onTables;
+  useLive.setState({ ...initial, outbox: loadOutbox(userId) }, true);
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  socket = new LiveSocket(`${scheme}://${location.host}/ws`, {
+    token: accessToken,
+    dropToken,
+    signedOut: () => useSession.getState().status === "anonymous",
+    cursor: () => cursor,
+    forgetCursor: () => {
+      cursor = null;
+    },
+    onFrame: receive,
+    onPhase: (phase) => {
+      useLive.setState(phase.name === "live" ? { phase } : { phase, presence: new Map(), typing: new Map() });
+      if (phase.name === "live") {
+        if (open) void ephemeral("view", { conversation_id: open });
+        flush();
+      }
+    },
+  });
+  socket.start();
+}
+
+export function stopLive(): void {
+  socket?.stop();
+  socket = null;
+  cursor = null;
+  open = null;
+  pending = [];
+  useLive.setState(initial, true);
+}
+
+export function reconnectNow(): void {
+  socket?.connectNow();
+}
+
+// ---- frames ----------------------------------------------------------------------------------------------------
+
+let pending: LiveEvent[] = [];
+let scheduled = false;
+
+function receive(frame: ServerFrame): void {
+  const step = follow(cursor, frame);
+  cursor = step.cursor;
+  if (step.deliver) {
+    pending.push(step.deliver);
+    if (!scheduled) {
+      scheduled = true;
+      // One render for a burst. A hidden page gets no animation frames, so a timer does it there.
+      if (document.visibilityState === "visible") requestAnimationFrame(drain);
+      else setTimeout(drain, 50);
+    }
+  }
+  switch (frame.type) {
+    case "welcome":
+      useLive.setState({
+        session: frame.session,
+        presence: new Map(frame.presence.map((one) => [one.user_id, one.viewing])),
+      });
+      break;
+    case "degraded":
+      useLive.setState({ degraded: frame.what });
+      break;
+    case "presence": {
+      const presence = new Map(useLive.getState().presence);
+      if (frame.online) presence.set(frame.user_id, frame.viewing);
+      else presence.delete(frame.user_id);
+      useLive.setState({ presence });
+      break;
+    }
+    case "typing":
+      setTyping(frame.conversation_id, frame.user_id, frame.typing);
+      break;
+    default:
+      break;
+  }
+  if (step.resync) {
+    drain();
+    setInbox(beginResync(inboxNow()));
+    void readSnapshots();
+  }
+}
+
+function drain(): void {
+  scheduled = false;
+  const events = pending;
+  pending = [];
+  if (!events.length) return;
+  const { inbox, wants } = applyEvents(inboxNow(), events, me);
+  useLive.setState({ inbox });
+  for (const event of events) {
+    // Their message is there: they are not writing it any more.
+    if (event.table === "messages" && event.conversation_id && event.actor?.user_id) {
+      setTyping(event.conversation_id, event.actor.user_id, false);
+    }
+  }
+  land();
+  void fetchWanted(wants);
+  if (wants.tables.has("conversations")) recountSoon();
+  tablesChanged(wants.tables);
+}
+
+async function fetchWanted(wants: Wants): Promise<void> {
+  const read = async (ids: Set<string>, take: (list: string[]) => Promise<void>): Promise<void> => {
+    if (ids.size) await take([...ids]);
+  };
+  await Promise.all([
+    read(wants.conversations, async (ids) => {
+      const found = await rowsById("conversations", conversation, ids);
+      setInbox(takeConversations(inboxNow(), found, false));
+    }),
+    read(wants.contacts, async (ids) => {
+      const found = await rowsById("contacts", contact, ids);
+      setInbox(takeContacts(inboxNow(), found));
+    }),
+    read(wants.messages, async (ids) => {
+      const found = await rowsById("messages", message, ids);
+      setInbox(takeMessages(inboxNow(), found));
+      land();
+    }),
+  ]).catch(report);
+}
+
+function report(error: unknown): void {
+  // The next event or resync brings it again; what a person has to know stands in `failure` and the badge.
+  console.warn("background read failed", error);
+}
+
+function setTyping(conversationId: string, userId: string, on: boolean): void {
+  const typing = useLive.getState().typing;
+  const known = typing.get(conversationId);
+  if (!on && !known?.has(userId)) return;
+  const users = new Map(known);
+  if (on) {
+    const until = Date.now() + TYPING_MS;
+    users.set(userId, until);
+    setTimeout(() => {
+      if (useLive.getState().typing.get(conversationId)?.get(userId) === until) {
+        setTyping(conversationId, userId, false);
+      }
+    }, TYPING_MS + 50);
+  } else {
+    users.delete(userId);
+  }
+  useLive.setState({ typing: new Map(typing).set(conversationId, users) });
+}
+
+// ---- snapshots -------------------------------------------------------------------------------------------------
+
+function queueFilters(queue: Queue): Filters {
+  switch (queue) {
+    case "mine":
+      return { status: "eq.OPEN", assignee_id: `eq.${me}` };
+    case "unassigned":
+      return { status: "eq.OPEN", assignee_id: "is.null" };
+    case "all":
+      return { status: "eq.OPEN" };
+    case "closed":
+      return { status: "eq.CLOSED" };
+    default:
+      return queue satisfies never;
+  }
+}
+
+let snapshotTry = 0;
+let snapshotRun = 0;
+
+/** Reads everything shown again. A later call makes an earlier one's answers worthless. */
+async function readSnapshots(): Promise<void> {
+  snapshotRun += 1;
+  const run = snapshotRun;
+  const stale = (): boolean => socket === null || run !== snapshotRun;
+  try {
+    const pages = await Promise.all(
+      QUEUES.map((queue) =>
+        rows("conversations", conversation, {
+          ...queueFilters(queue), order: "last_message_at.desc", limit: String(PAGE),
+        }),
+      ),
+    );
+    if (stale()) return;
+    const all = [...new Map(pages.flat().map((row) => [row.id, row])).values()];
+    setInbox(takeConversations(inboxNow(), all, true));
+    const complete = noQueues(false);
+    QUEUES.forEach((queue, index) => {
+      complete[queue] = (pages[index]?.length ?? PAGE) < PAGE;
+    });
+    await readBeside(all.map((row) => row.id));
+    if (stale()) return;
+    useLive.setState({ complete, loading: false, failure: null });
+    setInbox(dropThreads(inboxNow(), new Set(open ? [open] : [])));
+    if (open) await readThread(open);
+    tablesChanged(new Set(["*"]));
+    recountSoon();
+    snapshotTry = 0;
+  } catch (error) {
+    if (stale()) return;
+    useLive.setState({ failure: error instanceof Error ? error.message : String(error) });
+    if (error instanceof ApiError && !error.transient) return;
+    snapshotTry += 1;
+    setTimeout(() => {
+      if (!stale()) void readSnapshots();
+    }, reconnectDelay(snapshotTry));
+  }
+}
+
+/** Contacts and read marks that belong to these conversations. */
+async function readBeside(ids: readonly string[]): Promise<void> {
+  const inbox = inboxNow();
+  const contactIds = new Set<string>();
+  for (const id of ids) {
+    const row = inbox.conversations.get(id);
+    if (row) contactIds.add(row.contact_id);
+  }
+  const reads = async () => {
+    const found = [];
+    for (let start = 0; start < ids.length; start += 100) {
+      const piece = ids.slice(start, start + 100);
+      found.push(
+        ...(await rows("conversation_reads", conversationRead, {
+          user_id: `eq.${me}`, conversation_id: `in.(${piece.join(",")})`,
+        })),
+      );
+    }
+    return found;
+  };
+  const [contacts, marks] = await Promise.all([rowsById("contacts", contact, [...contactIds]), reads()]);
+  setInbox(takeReads(takeContacts(inboxNow(), contacts), marks));
+}
+
+const loadingMore = new Set<string>();
+
+/** The next page of a queue. */
+export async function loadMore(queue: Queue): Promise<void> {
+  const { complete, loading } = useLive.getState();
+  if (loading || complete[queue] || loadingMore.has(queue)) return;
+  loadingMore.add(queue);
+  try {
+    const known = [...inboxNow().conversations.values()].filter((row) => inQueue(row, queue, me));
+    const oldest = known.reduce<string | null>(
+      (least, row) => (row.last_message_at && (!least || row.last_message_at < least) ? row.last_message_at : least),
+      null,
+    );
+    if (!oldest) return;
+    const page = await rows("conversations", conversation, {
+      ...queueFilters(queue), order: "last_message_at.desc", limit: String(PAGE), last_message_at: `lt.${oldest}`,
+    });
+    setInbox(takeConversations(inboxNow(), page, false));
+    if (page.length < PAGE) {
+      useLive.setState({ complete: { ...useLive.getState().complete, [queue]: true } });
+    }
+    await readBeside(page.map((row) => row.id));
+  } catch (error) {
+    report(error);
+  } finally {
+    loadingMore.delete(queue);
+  }
+}
+
+export function inQueue(row: { status: string; assignee_id: string | null }, queue: Queue, user: string): boolean {
+  switch (queue) {
+    case "mine":
+      return row.status === "OPEN" && row.assignee_id === user;
+    case "unassigned":
+      return row.status === "OPEN" && row.assignee_id === null;
+    case "all":
+      return row.status === "OPEN";
+    case "closed":
+      return row.status === "CLOSED";
+    default:
+      return queue satisfies never;
+  }
+}
+
+let recount: ReturnType<typeof setTimeout> | undefined;
+
+/** Counts queues that are larger than what is loaded; the others are counted from what is loaded. */
+function recountSoon(): void {
+  if (recount !== undefined) return;
+  recount = setTimeout(() => {
+    recount = undefined;
+    const { complete } = useLive.getState();
+    const open_ = QUEUES.filter((queue) => !complete[queue]);
+    Promise.all(open_.map(async (queue) => [queue, await count("conversations", queueFilters(queue))] as const))
+      .then((pairs) => {
+        const counts = { ...useLive.getState().counts };
+        for (const [queue, total] of pairs) counts[queue] = total;
+        useLive.setState({ counts });
+      })
+      .catch(report);
+  }, 1_000);
+}
+
+// ---- one conversation ------------------------------------------------------------------------------------------
+
+/** Shows a conversation: reads what is not here yet and tells colleagues. null when none is shown any more. */
+export function openConversation(id: string | null): void {
+  open = id;
+  void ephemeral("view", { conversation_id: id });
+  if (!id) return;
+  setInbox(openThread(inboxNow(), id));
+  if (useLive.getState().loading) {
+    // The coming snapshot reads the open thread; the conversation itself may be older than its pages.
+    void readConversation(id);
+    return;
+  }
+  void readConversation(id);
+  if (!inboxNow().threads.get(id)?.loaded) void readThread(id).catch(report);
+}
+
+async function readConversation(id: string): Promise<void> {
+  if (inboxNow().conversations.has(id)) return;
+  try {
+    const found = await rowsById("conversations", conversation, [id]);
+    setInbox(takeConversations(inboxNow(), found, false));
+    if (found.length) await readBeside([id]);
+    else useLive.setState({ missing: new Set(useLive.getState().missing).add(id) });
+  } catch (error) {
+    // A malformed id is refused as such: no conversation has it.
+    if (error instanceof ApiError && error.status >= 400 && error.status < 500) {
+      useLive.setState({ missing: new Set(useLive.getState().missing).add(id) });
+    } else report(error);
+  }
+}
+
+async function readThread(id: string): Promise<void> {
+  setInbox(openThread(inboxNow(), id));
+  const page = await rows("messages", message, {
+    conversation_id: `eq.${id}`, order: "conv_seq.desc", limit: String(THREAD_PAGE),
+  });
+  setInbox(takeThread(inboxNow(), id, page, page.length < THREAD_PAGE, true));
+  land();
+}
+
+export async function loadOlder(id: string): Promise<void> {
+  const thread = inboxNow().threads.get(id);
+  const first = thread?.messages[0];
+  if (!thread?.loaded || thread.complete || !first || loadingMore.has(id)) return;
+  loadingMore.add(id);
+  try {
+    const page = await rows("messages", message, {
+      conversation_id: `eq.${id}`, order: "conv_seq.desc", limit: String(THREAD_PAGE), conv_seq: `lt.${first.conv_seq}`,
+    });
+    setInbox(takeOlder(inboxNow(), id, page, page.length < THREAD_PAGE));
+  } catch (error) {
+    report(error);
+  } finally {
+    loadingMore.delete(id);
+  }
+}
+
+/** Everything up to the newest loaded message was seen. */
+export function readUpTo(id: string): void {
+  const inbox = inboxNow();
+  const row = inbox.conversations.get(id);
+  const last = inbox.threads.get(id)?.messages.at(-1);
+  const known = inbox.reads.get(id);
+  if (!row || !last || useLive.getState().phase.name !== "live") return;
+  if (unreadCount(row, known) === 0 && known && known.conv_seq >= last.conv_seq) return;
+  setInbox(markRead(inbox, id, me, last.conv_seq));
+  void ephemeral("read", { conversation_id: id, conv_seq: last.conv_seq });
+}
+
+/** A deed of the user. Rejects with CommandError; the change itself arrives as an event. */
+export function act(name: "assign" | "close" | "reopen" | "tag" | "retry", args: Record<string, unknown>): Promise<unknown> {
+  return socket
+    ? socket.command(name, args)
+    : Promise.reject(new CommandError({ code: "DISCONNECTED", message: "", details: null }));
+}
+
+/** Something that is only worth saying now: when it gets lost, nothing is wrong. */
+async function ephemeral(name: "view" | "typing" | "read", args: Record<string, unknown>): Promise<void> {
+  try {
+    await socket?.command(name, args);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+  }
+}
+
+let typingSent: { conversationId: string; at: number } | null = null;
+let typingStop: ReturnType<typeof setTimeout> | undefined;
+
+/** Call on every change of the composer's text. */
+export function noteTyping(conversationId: string, writing: boolean): void {
+  clearTimeout(typingStop);
+  if (!writing) {
+    if (typingSent) void ephemeral("typing", { conversation_id: typingSent.conversationId, typing: false });
+    typingSent = null;
+    return;
+  }
+  if (typingSent?.conversationId !== conversationId || Date.now() - typingSent.at > 3_000) {
+    typingSent = { conversationId, at: Date.now() };
+    void ephemeral("typing", { conversation_id: conversationId, typing: true });
+  }
+  typingStop = setTimeout(() => noteTyping(conversationId, false), 4_000);
+}
+
+// ---- unsent messages -------------------------------------------------------------------------------------------
+
+const keyOf = (user: string, clientRef: string): string => `hub.unsent.${user}.${clientRef}`;
+
+/** One storage key a message: two tabs then never overwrite each other's. */
+function loadOutbox(user: string): Outbox {
+  const found: Unsent[] = [];
+  try {
+    for (let index = 0; index < localStorage.length; index += 1) {
+      const key = localStorage.key(index);
+      if (!key?.startsWith(`hub.unsent.${user}.`)) continue;
+      try {
+        found.push(unsent(parseJson(localStorage.getItem(key) ?? "null"), key));
+      } catch {
+        localStorage.removeItem(key);
+      }
+    }
+  } catch {
+    return [];
+  }
+  return reduceOutbox(found.sort((a, b) => a.createdAt - b.createdAt), { type: "connection-lost" });
+}
+
+function setOutbox(action: OutboxAction): void {
+  const before = useLive.getState().outbox;
+  const after = reduceOutbox(before, action);
+  if (after === before) return;
+  useLive.setState({ outbox: after });
+  try {
+    const left = new Set(after.map((one) => one.clientRef));
+    for (const one of before) if (!left.has(one.clientRef)) localStorage.removeItem(keyOf(me, one.clientRef));
+    for (const one of after) {
+      if (!before.includes(one)) localStorage.setItem(keyOf(me, one.clientRef), JSON.stringify(one));
+    }
+  } catch {
+    // Without storage the message lives as long as the page, and the badge says that it is unsent.
+  }
+}
+
+/** Puts a message into the thread and sends it as soon as that is possible. */
+export function compose(conversationId: string, content: string, replyToId: string | null, seenSeq: number | null): void {
+  setOutbox({
+    type: "composed",
+    message: {
+      clientRef: newId(), conversationId, content, replyToId, createdAt: Date.now(), seenSeq,
+      state: "queued", attempts: 0, notBefore: 0, errorCode: null, errorText: null, conflictIds: [],
+    },
+  });
+  noteTyping(conversationId, false);
+  flush();
+}
+
+export function retryUnsent(clientRef: string): void {
+  setOutbox({ type: "retry", clientRef });
+  flush();
+}
+
+export function sendAnyway(clientRef: string): void {
+  setOutbox({ type: "send-anyway", clientRef });
+  flush();
+}
+
+export function discardUnsent(clientRef: string): void {
+  setOutbox({ type: "discard", clientRef });
+  flush();
+}
+
+let due: ReturnType<typeof setTimeout> | undefined;
+
+function flush(): void {
+  clearTimeout(due);
+  if (useLive.getState().phase.name !== "live") return;
+  const now = Date.now();
+  for (const one of sendable(useLive.getState().outbox, now)) void trySend(one);
+  const wait = nextDue(useLive.getState().outbox, now);
+  if (wait !== null) due = setTimeout(flush, wait + 10);
+}
+
+async function trySend(one: Unsent): Promise<void> {
+  setOutbox({ type: "sending", clientRef: one.clientRef });
+  try {
+    const result = await socket?.command("send", {
+      conversation_id: one.conversationId,
+      content: one.content,
+      client_ref: one.clientRef,
+      ...(one.replyToId === null ? {} : { reply_to_id: one.replyToId }),
+      ...(one.seenSeq === null ? {} : { seen_seq: one.seenSeq }),
+    });
+    setOutbox({ type: "accepted", clientRef: one.clientRef });
+    void settle(one, isRecord(result) && typeof result["message_id"] === "string" ? result["message_id"] : null);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    const { code, message: text, details } = error.failure;
+    if (code === "REPLY_CONFLICT") {
+      const ids = Array.isArray(details?.["messages"]) ? details["messages"] : [];
+      const messages = ids.filter((id): id is string => typeof id === "string");
+      setOutbox({ type: "conflict", clientRef: one.clientRef, messages });
+    } else if (code === "DISCONNECTED") {
+      setOutbox({ type: "connection-lost" });
+    } else if (isTransient(code)) {
+      setOutbox({ type: "deferred", clientRef: one.clientRef, until: Date.now() + reconnectDelay(one.attempts) });
+    } else {
+      setOutbox({ type: "refused", clientRef: one.clientRef, code, text });
+    }
+  }
+  flush();
+}
+
+/** The row of an accepted message usually came before the answer. If not, it is read; an unopened thread needs none. */
+async function settle(one: Unsent, messageId: string | null): Promise<void> {
+  const here = (): boolean =>
+    inboxNow().threads.get(one.conversationId)?.messages.some((row) => row.client_ref === one.clientRef) ?? true;
+  if (!here() && messageId) {
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    if (!here()) {
+      await rowsById("messages", message, [messageId])
+        .then((found: Message[]) => setInbox(takeMessages(inboxNow(), found)))
+        .catch(report);
+    }
+  }
+  setOutbox({ type: "landed", clientRefs: new Set([one.clientRef]) });
+}
+
+/** Takes out of the outbox what has become a row of a thread. */
+function land(): void {
+  const { outbox, inbox } = useLive.getState();
+  if (!outbox.length) return;
+  const refs = new Set<string>();
+  for (const thread of inbox.threads.values()) {
+    for (const row of thread.messages) if (row.client_ref) refs.add(row.client_ref);
+  }
+  setOutbox({ type: "landed", clientRefs: refs });
+}
