@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from hub import __version__
+
+if TYPE_CHECKING:
+    from hub.settings import Settings
 
 click.rich_click.COMMAND_GROUPS = {
     "hub": [
@@ -95,7 +98,7 @@ def serve() -> None:
     """
     from hub.app import serve as serve_hub
 
-    serve_hub(_settings())
+    serve_hub(_settings(os.environ))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -116,22 +119,38 @@ def sandbox() -> None:
     """
     from hub.sandbox.server import main as serve_sandbox
 
-    serve_sandbox(_settings())
+    serve_sandbox(_settings(os.environ))
 
 
 @cli.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 when something is to be done.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
 @_data_dir
 def migrate(check: bool, dry_run: bool, data_dir: Path) -> None:
     """Bring the database to this version's schema. Safe to repeat.
 
     Example: HUB_MIGRATE_URL=postgresql://owner@db/hub hub migrate --check
     """
-    with _databases(data_dir):
-        from hub.db.migrate import main as migrate_database
+    import asyncio
 
-        sys.exit(migrate_database(check=check, dry_run=dry_run))
+    from hub.db.migrate import SchemaError
+    from hub.db.migrate import migrate as migrate_database
+
+    with _databases(data_dir) as environ:
+        owner, runtime = environ.get("HUB_MIGRATE_URL"), environ.get("DATABASE_URL")
+        if not owner:
+            raise click.ClickException(
+                "HUB_MIGRATE_URL is not set; give a login that may create roles, or unset DATABASE_URL to "
+                "migrate the embedded database."
+            )
+        try:
+            report = asyncio.run(migrate_database(owner, runtime, dry_run=check or dry_run))
+        except (SchemaError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+    done = [*report.applied, *(kind for kind in ("functions", "policies") if getattr(report, kind))]
+    verb = "to apply" if check or dry_run else "applied"
+    click.echo(f"{verb}: {', '.join(done)}" if done else "up to date")
+    sys.exit(1 if check and done else 0)
 
 
 @cli.command()
@@ -142,10 +161,10 @@ def seed(reset: bool, data_dir: Path) -> None:
 
     Example: hub seed
     """
-    with _databases(data_dir):
-        from hub.db.seed import main as seed_database
+    from hub.db.seed import main as seed_database
 
-        sys.exit(seed_database(reset=reset))
+    with _databases(data_dir) as environ:
+        sys.exit(seed_database(_settings(environ), reset=reset))
 
 
 @cli.command()
@@ -222,45 +241,44 @@ def doctor(fix: bool, as_json: bool, data_dir: Path) -> None:
 
     Example: hub doctor
     """
-    with _running_instance(data_dir):
-        from hub.doctor import main as examine
+    from hub.doctor import main as examine
 
-        sys.exit(examine(data_dir, fix=fix, as_json=as_json))
+    sys.exit(examine(data_dir, _instance(data_dir), fix=fix, as_json=as_json))
+
+
+def _instance(data_dir: Path) -> Mapping[str, str]:
+    """Our environment; what it leaves open from the instance that runs on this folder, if one does."""
+    from hub.run import is_locked, read_json
+
+    found = read_json(data_dir / "runtime.json").get("environment", {}) if is_locked(data_dir) else {}
+    return {**found, **{name: value for name, value in os.environ.items() if value}}
 
 
 @contextmanager
-def _databases(data_dir: Path) -> Iterator[None]:
-    """The databases named by the environment; else this instance's, started for the purpose if it is down."""
-    if os.environ.get("HUB_MIGRATE_URL") or os.environ.get("DATABASE_URL"):
-        yield
+def _databases(data_dir: Path) -> Iterator[Mapping[str, str]]:
+    """The environment with databases: ours, the running instance's, or embedded ones started for this."""
+    environ = _instance(data_dir)
+    if environ.get("HUB_MIGRATE_URL") or environ.get("DATABASE_URL"):
+        yield environ
         return
     from hub.db.embedded import EmbeddedServerError
-    from hub.run import RunError, database_environment
+    from hub.run import RunError, embedded_databases
 
     try:
-        with database_environment(data_dir.absolute()) as found:
-            os.environ.update({name: value for name, value in found.items() if not os.environ.get(name)})
-            yield
+        with embedded_databases(data_dir.absolute()) as found:
+            yield {**found, **environ}
     except (RunError, EmbeddedServerError) as error:
         raise click.ClickException(str(error)) from error
 
 
-@contextmanager
-def _running_instance(data_dir: Path) -> Iterator[None]:
-    """The environment of the instance that runs on this folder, where ours leaves something open."""
-    from hub.run import is_locked, read_json
-
-    if is_locked(data_dir):
-        found = read_json(data_dir / "runtime.json").get("environment", {})
-        os.environ.update({name: value for name, value in found.items() if not os.environ.get(name)})
-    yield
-
-
-def _settings() -> Any:
+def _settings(environ: Mapping[str, str]) -> Settings:
     """The settings of a process; a bad one ends it with a message that names the variable."""
-    from hub.settings import Settings
+    from hub.settings import BadSettings, load_settings
 
-    return Settings.from_env()
+    try:
+        return load_settings(environ)
+    except BadSettings as error:
+        raise click.ClickException(str(error)) from error
 
 
 def main() -> None:

@@ -465,17 +465,9 @@ def is_ready(options: RunOptions) -> bool:
 
 
 @contextmanager
-def database_environment(data: Path) -> Iterator[dict[str, str]]:
-    """Variables for a command that needs the databases of the instance in `data`.
-
-    Those of the running instance; else the embedded servers are started for as long as the command takes.
-    """
-    if is_locked(data):
-        found = read_json(data / "runtime.json").get("environment", {})
-        yield {**found, "HUB_DATA_DIR": str(data)}
-        return
-    options = RunOptions(host="127.0.0.1", port=8080, data_dir=data)
-    supervisor = Supervisor(options)
+def embedded_databases(data: Path) -> Iterator[dict[str, str]]:
+    """The servers of an instance that is down, for as long as a command needs them; yields the variables."""
+    supervisor = Supervisor(RunOptions(host="127.0.0.1", port=8080, data_dir=data))
     assert supervisor.postgres is not None and supervisor.valkey is not None
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with data_lock(data), supervisor.valkey, supervisor.postgres:
