@@ -1,0 +1,96 @@
+"""Servers and databases for every test: real PostgreSQL and Valkey, one of each a test process, thrown away afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from hub.db.embedded import EmbeddedPostgres, EmbeddedValkey
+from hub.db.migrate import migrate
+from hub.db.pool import Database
+from tests.factories import Servers
+
+RUNTIME_PASSWORD = "runtime-for-tests"
+TEMPLATE = "hub_template"
+
+
+@pytest.fixture(scope="session")
+def server_dir() -> Iterator[Path]:
+    """Outside the checkout, so that a read-only one can be tested too."""
+    path = Path(tempfile.mkdtemp(prefix="hub-tests-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(server_dir: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL without fsync; its `dsn` is the superuser's."""
+    server = EmbeddedPostgres(server_dir, throwaway=True)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(server_dir: Path) -> Iterator[EmbeddedValkey]:
+    server = EmbeddedValkey(server_dir)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+async def template(postgres: EmbeddedPostgres) -> str:
+    """A migrated database that the others are cloned from."""
+    conn = await asyncpg.connect(postgres.dsn)
+    await conn.execute(f"create database {TEMPLATE}")
+    await conn.close()
+    url = postgres.dsn_for(TEMPLATE)
+    await migrate(url, runtime_url(postgres, TEMPLATE))
+    return TEMPLATE
+
+
+def runtime_url(postgres: EmbeddedPostgres, database: str) -> str:
+    """DATABASE_URL of the login that the product runs with."""
+    return f"postgresql://hub_runtime:{RUNTIME_PASSWORD}@127.0.0.1:{postgres.port}/{database}"
+
+
+@pytest.fixture
+async def servers(postgres: EmbeddedPostgres, template: str) -> AsyncIterator[Servers]:
+    """A fresh database for one test (a clone, about 30 ms), with the addresses to reach it."""
+    name = f"t_{uuid4().hex}"
+    admin = await asyncpg.connect(postgres.dsn)
+    await admin.execute(f"create database {name} template {template} strategy file_copy")
+    try:
+        yield Servers(database_url=runtime_url(postgres, name), migrate_url=postgres.dsn_for(name))
+    finally:
+        await admin.execute(f"drop database {name} with (force)")
+        await admin.close()
+
+
+@pytest.fixture
+def database_url(servers: Servers) -> str:
+    return servers.database_url
+
+
+@pytest.fixture
+async def superuser(servers: Servers) -> AsyncIterator[asyncpg.Connection]:
+    """Sees everything: for arranging and for judging, never for acting."""
+    conn = await asyncpg.connect(servers.migrate_url, server_settings={"timezone": "UTC"})
+    yield conn
+    await conn.close()
+
+
+@pytest.fixture
+async def db(servers: Servers) -> AsyncIterator[Database]:
+    """The product's own pools, as hub_runtime."""
+    database = Database(servers.database_url, ("ingest", "api", "live", "worker", "admin"))
+    await database.open()
+    yield database
+    await database.close()

@@ -1,0 +1,151 @@
+"""app.ingest_many: one row a message, whatever is repeated, shuffled or raced (guarantees 4, 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from hub.db.pool import Database
+from tests.factories import Org, ingest_item, make_conversation, make_org
+
+
+async def ingest(db: Database, *items: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run one batch; the events it wrote, decoded, with their organization and seq."""
+    numbered = [{**item, "n": n} for n, item in enumerate(items)]
+    async with db.connection("ingest") as conn:
+        rows = await conn.fetch("select * from app.ingest_many($1)", orjson.dumps(numbered).decode())
+    return [{"organization_id": r["organization_id"], **orjson.loads(r["frame"])} for r in rows]
+
+
+@pytest.fixture
+async def org(superuser: asyncpg.Connection) -> Org:
+    return await make_org(superuser)
+
+
+async def test_HOOK_09_a_strangers_message_makes_contact_conversation_message_and_events(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    events = await ingest(db, ingest_item(org, "201001383533", content="سلام"))
+    assert [e["event"]["type"] for e in events] == [
+        "contact.created", "conversation.created", "conversation.updated", "message.created",
+    ]  # fmt: skip
+    assert events[-1]["event"]["names"] == ["message.received"]
+    assert events[-1]["event"]["payload"]["row"]["content"] == "سلام"
+    row = await superuser.fetchrow(
+        "select m.status, m.conv_seq, c.status as conversation, c.inbound_count, c.last_message_preview, p.first_name, p.last_name, p.phones"
+        " from messages m join conversations c on c.id = m.conversation_id join contacts p on p.id = m.contact_id"
+    )
+    assert dict(row) == {
+        "status": "RECEIVED", "conv_seq": 1, "conversation": "OPEN", "inbound_count": 1, "last_message_preview": "سلام",
+        "first_name": "Mona", "last_name": "Hassan", "phones": ["+201001383533"],
+    }  # fmt: skip
+
+
+async def test_HOOK_09_a_replayed_delivery_changes_nothing(db: Database, superuser: asyncpg.Connection, org: Org) -> None:
+    item = ingest_item(org, "201", "wamid.1")
+    await ingest(db, item)
+    before = await superuser.fetchval("select count(*) from app.events")
+    assert await ingest(db, item, item) == []
+    assert await superuser.fetchval("select count(*) from app.events") == before
+    assert await superuser.fetchval("select msg_seq from conversations") == 1
+
+
+async def test_I03_ten_parallel_batches_of_one_new_sender_make_one_of_each(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    async def deliver(n: int) -> None:
+        for _ in range(5):  # the caller's promise: run again what lost a race
+            try:
+                await ingest(db, ingest_item(org, "201", f"wamid.{n}"))
+                return
+            except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError):
+                continue
+
+    await asyncio.gather(*(deliver(n % 10) for n in range(20)))
+    counts = await superuser.fetchrow(
+        "select (select count(*) from contacts) as contacts, (select count(*) from contact_identities) as identities,"
+        " (select count(*) from conversations) as conversations, (select count(*) from messages) as messages,"
+        " (select array_agg(conv_seq order by conv_seq) from messages) as seqs"
+    )
+    assert tuple(counts) == (1, 1, 1, 10, list(range(1, 11)))
+
+
+async def test_EXT_06_an_inbound_message_reopens_the_newest_closed_conversation(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    await ingest(db, ingest_item(org, "201"))
+    await superuser.execute("update conversations set status = 'CLOSED'")
+    events = await ingest(db, ingest_item(org, "201"))
+    assert await superuser.fetchval("select array_agg(status) from conversations") == ["OPEN"]
+    assert events[0]["event"]["names"] == ["conversation.status.changed"]
+    assert events[0]["event"]["payload"]["changed"]["status"] == "CLOSED"
+
+
+async def test_a_phone_found_later_joins_the_contact_of_the_business_scoped_id(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    await ingest(db, ingest_item(org, "", schemes=["wa_bsuid"], ids=["EG.3141"]))
+    await ingest(db, ingest_item(org, "", schemes=["wa_id", "wa_bsuid"], ids=["201001383533", "EG.3141"]))
+    assert await superuser.fetch("select phones from contacts") == [(["+201001383533"],)]
+    assert await superuser.fetchval("select count(*) from contact_identities") == 2
+    assert await superuser.fetchval("select count(*) from conversations") == 1
+
+
+async def test_I02_messages_of_one_batch_keep_the_providers_order(db: Database, superuser: asyncpg.Connection, org: Org) -> None:
+    times = ["2026-01-01T00:00:03Z", "2026-01-01T00:00:01Z", "2026-01-01T00:00:02Z"]
+    await ingest(db, *(ingest_item(org, "201", f"k{n}", content=f"{n}", occurred_at=t) for n, t in enumerate(times)))
+    rows = await superuser.fetch("select content, conv_seq, created_at from messages order by created_at")
+    assert [(r["content"], r["conv_seq"]) for r in rows] == [("1", 1), ("2", 2), ("0", 3)]
+
+
+async def test_one_batch_over_several_organizations_numbers_each_log_without_gaps(
+    db: Database, superuser: asyncpg.Connection
+) -> None:
+    orgs = [await make_org(superuser) for _ in range(3)]
+    start = {o.id: await superuser.fetchval("select coalesce(max(seq), 0) from app.events where organization_id = $1", o.id) for o in orgs}
+
+    async def write(k: int) -> None:
+        for n in range(5):
+            await ingest(db, *(ingest_item(o, f"20{k}{n}") for o in orgs))
+
+    await asyncio.gather(*(write(k) for k in range(4)))
+    for o in orgs:
+        seqs = [r["seq"] for r in await superuser.fetch("select seq from app.events where organization_id = $1 order by seq", o.id)]
+        assert seqs == list(range(1, len(seqs) + 1))
+        assert len(seqs) - start[o.id] == 4 * 5 * 4
+
+
+async def test_2_1b_the_batch_writes_the_same_events_as_the_trigger_would(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    """Both doors: a message through ingest, and one inserted plainly into a twin conversation."""
+    batch = (await ingest(db, ingest_item(org, "201", content="Same")))[-1]["event"]
+    twin = await make_conversation(superuser, org)
+    await superuser.execute(
+        "insert into messages (organization_id, conversation_id, direction, status, content, source, provider_message_id) values ($1, $2, 'INBOUND', 'RECEIVED', 'Same', 'customer', 'x')",
+        org.id, twin,
+    )  # fmt: skip
+    frame = await superuser.fetchval("select app.event_frame(e) from app.events e where table_name = 'messages' order by seq desc limit 1")
+    single = orjson.loads(frame)["event"]
+    assert batch.keys() == single.keys()
+    assert batch["payload"]["row"].keys() == single["payload"]["row"].keys()
+    for field in ("type", "table", "op", "names", "depth", "cause_id"):
+        assert batch[field] == single[field], field
+    varying = {"id", "contact_id", "conversation_id", "created_at", "updated_at", "occurred_at", "provider_message_id"}
+    assert {k: v for k, v in batch["payload"]["row"].items() if k not in varying} == {
+        k: v for k, v in single["payload"]["row"].items() if k not in varying
+    }
+    updates = [r["row"] for r in await superuser.fetch(
+        "select payload -> 'changed' as row from app.events where table_name = 'conversations' and op = 'UPDATE' order by seq")]  # fmt: skip
+    assert orjson.loads(updates[0]).keys() == orjson.loads(updates[1]).keys()
+
+
+async def test_I11_the_same_ids_in_two_organizations_stay_apart(db: Database, superuser: asyncpg.Connection) -> None:
+    a, b = await make_org(superuser), await make_org(superuser)
+    await ingest(db, ingest_item(a, "201", "wamid.same"), ingest_item(b, "201", "wamid.same"))
+    rows = await superuser.fetch("select m.organization_id, c.organization_id, p.organization_id from messages m join conversations c on c.id = m.conversation_id join contacts p on p.id = m.contact_id")
+    assert {tuple(r) for r in rows} == {(a.id,) * 3, (b.id,) * 3}
