@@ -217,7 +217,7 @@ async def _postgres(settings: Settings, fix: bool) -> list[Finding]:
                 "fail",
                 f"may bypass row security: {', '.join(powerful)}",
                 "connect as hub_runtime (DATABASE_URL) and take superuser and bypassrls from the others",
-            )  # fmt: skip
+            )
             if powerful
             else Finding("roles", "ok", "none of ours can bypass row security")
         )
@@ -311,7 +311,7 @@ def _address(settings: Settings) -> Iterator[Finding]:
     elif not settings.secure:
         yield Finding(
             "address", "ok" if settings.sandbox else "warn", f"{base} answers, without https",
-            "" if settings.sandbox else "real providers post to https addresses only: set PUBLIC_BASE_URL to one",
+            "" if settings.sandbox else "real providers post to https addresses only (PUBLIC_BASE_URL)",
         )  # fmt: skip
     else:
         yield Finding("address", "ok", f"{base} answers")
