@@ -1,1 +1,2 @@
-"""The sandbox: a provider and its customers in one process, for the demo, the tests and the fault rig (docs/sandbox.md)."""
+"""The sandbox: a provider and its customers in one process, for the demo, the tests and the fault rig
+(docs/sandbox.md)."""

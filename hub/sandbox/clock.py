@@ -50,7 +50,8 @@ class VirtualClock:
 
 
 class Timers:
-    """Callbacks at moments of sandbox time, oldest first. One task runs them all; a callback must not block."""
+    """Callbacks at moments of sandbox time, oldest first. One task runs them all; a callback must not
+    block."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock

@@ -52,8 +52,8 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @classmethod
     def from_settings(cls, settings: Any) -> SandboxConfig:
-        """From any object with some of the attributes sandbox_port, data_dir, port, sandbox_callback, meta_app_secret and
-        meta_verify_token; an absent or None one leaves the default."""
+        """From any object with some of the attributes sandbox_port, data_dir, port, sandbox_callback,
+        meta_app_secret and meta_verify_token; an absent or None one leaves the default."""
 
         def given(name: str) -> Any:
             return getattr(settings, name, None)
@@ -66,7 +66,5 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "verify_token": given("meta_verify_token"),
         }
         if not chosen["callback_url"] and given("port"):
-            chosen["callback_url"] = (
-                f"http://127.0.0.1:{given('port')}/functions/v1/whatsapp-cloud-webhook"
-            )
+            chosen["callback_url"] = f"http://127.0.0.1:{given('port')}/functions/v1/whatsapp-cloud-webhook"
         return cls(**{name: value for name, value in chosen.items() if value is not None and value != ""})

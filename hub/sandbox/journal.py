@@ -17,14 +17,14 @@ MAX_WAITING = 20_000
 """Records that may wait for the disk; the disk being this far behind is an error to report, not to buffer."""
 
 
-class Born(msgspec.Struct, frozen=True, tag="born"):
+class Born(msgspec.Struct, frozen=True, tag_field="record", tag="born"):
     """First line of a journal. `nonce` makes ids differ from those of any earlier folder."""
 
     at: float
     nonce: str
 
 
-class Sent(msgspec.Struct, frozen=True, kw_only=True, tag="sent"):
+class Sent(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="sent"):
     """A line of the ledger: a send that the provider accepted."""
 
     n: int
@@ -38,7 +38,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True, tag="sent"):
     correlator: str | None = None
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True, tag="said"):
+class Said(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="said"):
     """A customer's message, reaction, edit or revoke, in the provider's words without from, id, timestamp."""
 
     n: int
@@ -50,7 +50,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, tag="said"):
     client_ref: str | None = None
 
 
-class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
+class Moved(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="moved"):
     """A business message reached a status."""
 
     wamid: str
@@ -59,26 +59,26 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
     code: int | None = None
 
 
-class Acked(msgspec.Struct, frozen=True, tag="acked"):
+class Acked(msgspec.Struct, frozen=True, tag_field="record", tag="acked"):
     """The hub answered 200 to these events."""
 
     keys: list[str]
 
 
-class Marked(msgspec.Struct, frozen=True, tag="marked"):
+class Marked(msgspec.Struct, frozen=True, tag_field="record", tag="marked"):
     """The hub marked a customer's message (and all before it) as read."""
 
     id: str
     at: float
 
 
-class PersonaSet(msgspec.Struct, frozen=True, tag="persona"):
+class PersonaSet(msgspec.Struct, frozen=True, tag_field="record", tag="persona"):
     """A customer was made or changed."""
 
     persona: Persona
 
 
-class AccountSet(msgspec.Struct, frozen=True, tag="account"):
+class AccountSet(msgspec.Struct, frozen=True, tag_field="record", tag="account"):
     """An account was made or changed."""
 
     account: Account
@@ -98,7 +98,7 @@ class Template(msgspec.Struct, kw_only=True):
     decided_at: float | None = None
 
 
-class TemplateSet(msgspec.Struct, frozen=True, tag="template"):
+class TemplateSet(msgspec.Struct, frozen=True, tag_field="record", tag="template"):
     """A template was made or changed; `deleted` removes it."""
 
     template: Template
@@ -115,7 +115,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     filename: str | None = None
 
 
-class MediaSet(msgspec.Struct, frozen=True, tag="media"):
+class MediaSet(msgspec.Struct, frozen=True, tag_field="record", tag="media"):
     """Bytes were stored, or deleted."""
 
     media: Media
@@ -129,7 +129,8 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def read_records(path: Path) -> list[Record]:
-    """All whole records; a last line that a crash cut off is removed from the file. Raises ValueError for damage elsewhere."""
+    """All whole records; a last line that a crash cut off is removed from the file. Raises ValueError for
+    damage elsewhere."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -147,7 +148,8 @@ def read_records(path: Path) -> list[Record]:
 
 
 class Journal:
-    """Appends records to one file. `await append(r)` returns once r is on disk; `note(r)` promises nothing but order."""
+    """Appends records to one file. `await append(r)` returns once r is on disk; `note(r)` promises nothing
+    but order."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -91,7 +91,16 @@ PERSONAS = (
     ),
 )
 
-_COUNTRIES = {"971": "AE", "966": "SA", "965": "KW", "962": "JO", "44": "GB", "49": "DE", "33": "FR", "20": "EG"}
+_COUNTRIES = {
+    "971": "AE",
+    "966": "SA",
+    "965": "KW",
+    "962": "JO",
+    "44": "GB",
+    "49": "DE",
+    "33": "FR",
+    "20": "EG",
+}
 _PHONE = re.compile(r"[1-9]\d{6,14}")
 _USER_ID = re.compile(r"[A-Z]{2}\.[A-Za-z0-9.]{1,130}")
 
@@ -107,7 +116,8 @@ def is_user_id(value: str) -> bool:
 
 
 def stranger(address: str) -> Persona | None:
-    """The customer behind a number or user id nobody described; the same address always gives the same one."""
+    """The customer behind a number or user id nobody described; the same address always gives the same
+    one."""
     if is_phone(address):
         country = next((c for prefix, c in _COUNTRIES.items() if address.startswith(prefix)), "US")
         number = int(hashlib.sha256(address.encode()).hexdigest()[:12], 16)

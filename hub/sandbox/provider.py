@@ -1,4 +1,5 @@
-"""What happens at the provider: a send is accepted and gets its receipts, a customer speaks, the hub reads."""
+"""What happens at the provider: a send is accepted and gets its receipts, a customer speaks, the hub
+reads."""
 
 from __future__ import annotations
 
@@ -68,7 +69,7 @@ class Provider:
         self._pairs: dict[tuple[str, str], _Bucket] = {}
         self._replies: dict[str, list[float]] = {}
         self._typing: set[tuple[str, str]] = set()
-        self._tasks: set[asyncio.Future[object]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         self.courier = Courier(
             config,
             self.state,
@@ -135,7 +136,8 @@ class Provider:
     async def accept(
         self, account: Account, persona: Persona, to: str, body: Json, *, early: bool = False
     ) -> Sent:
-        """The send is in the ledger when this returns; receipts follow, or with `early` come before the answer."""
+        """The send is in the ledger when this returns; receipts follow, or with `early` come before the
+        answer."""
         n = self.state.next_n()
         kind = str(body["type"])
         correlator = body.get("biz_opaque_callback_data")
@@ -199,7 +201,8 @@ class Provider:
         self.move(sent, status, code)
 
     def move(self, sent: Sent, status: str, code: int | None = None) -> str | None:
-        """A business message reaches a status: noted, shown, and queued as a webhook whose key is returned (None = not queued)."""
+        """A business message reaches a status: noted, shown, and queued as a webhook whose key is returned
+        (None = not queued)."""
         reached = self.state.reached.setdefault(sent.wamid, set())
         if status in reached:
             return None  # the phone page and the plan may both say `read`
@@ -297,7 +300,8 @@ class Provider:
     async def say(
         self, account: str, persona: Persona, message: Json, client_ref: str | None, at: float | None
     ) -> tuple[str, Message | None]:
-        """A customer's message is on disk when this returns (id, what the phone shows); the webhook is queued. Raises Full."""
+        """A customer's message is on disk when this returns (id, what the phone shows); the webhook is
+        queued. Raises Full."""
         if self.courier.full:
             raise Full
         n = self.state.next_n()
@@ -366,7 +370,8 @@ class Provider:
         return message
 
     def read(self, persona: Persona, account: str, up_to: str | None) -> list[str]:
-        """The customer reads the business's messages; ids that changed. Nothing is reported when receipts are off."""
+        """The customer reads the business's messages; ids that changed. Nothing is reported when receipts are
+        off."""
         limit = self.state.messages[up_to].n if up_to in self.state.messages else None
         read: list[str] = []
         for message in list(self.state.threads.get(persona.id, ())):

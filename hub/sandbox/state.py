@@ -1,4 +1,5 @@
-"""What the provider remembers: accounts, customers, their threads, templates, media; rebuilt from the files on start."""
+"""What the provider remembers: accounts, customers, their threads, templates, media; rebuilt from the files
+on start."""
 
 from __future__ import annotations
 
@@ -160,7 +161,9 @@ def template_text(template: Template, body: dict[str, Any]) -> tuple[str, list[d
             for index, button in enumerate(component.get("buttons") or []):
                 if isinstance(button, dict) and _text(button.get("type")).upper() == "QUICK_REPLY":
                     text = _text(button.get("text"))
-                    buttons.append({"index": index, "text": text, "payload": payloads.get(str(index)) or text})
+                    buttons.append(
+                        {"index": index, "text": text, "payload": payloads.get(str(index)) or text}
+                    )
     return "\n".join(lines), buttons
 
 
@@ -182,7 +185,12 @@ def _starting_templates(waba_id: str) -> list[Template]:
         "buttons": [{"type": "QUICK_REPLY", "text": "Thanks"}, {"type": "QUICK_REPLY", "text": "Call me"}],
     }
     return [
-        template("01", "hello_world", "en_US", "Welcome and congratulations!! This message shows that you can send."),
+        template(
+            "01",
+            "hello_world",
+            "en_US",
+            "Welcome and congratulations!! This message shows that you can send.",
+        ),
         template("02", "order_update", "en", "Hello {{1}}, your order {{2}} is on its way.", replies),
         template("03", "order_update", "ar", "مرحبًا {{1}}، طلبك رقم {{2}} في الطريق إليك."),
     ]
@@ -194,6 +202,7 @@ class State:
     def __init__(self, config: SandboxConfig, clock: VirtualClock) -> None:
         self.config = config
         self.clock = clock
+        self.enforce_window = config.enforce_window
         folder = config.folder
         self.media_folder: Path = folder / "media"
         self.media_folder.mkdir(parents=True, exist_ok=True)
@@ -290,7 +299,8 @@ class State:
             self.apply_marked(mark)
 
     def begin(self) -> None:
-        """Writes the first line of a new folder; needs the running loop, which the constructor does not have."""
+        """Writes the first line of a new folder; needs the running loop, which the constructor does not
+        have."""
         if not self.nonce:
             self._bear()
 
@@ -345,7 +355,8 @@ class State:
         self.journal.note(MediaSet(media, data is None))
 
     def find_persona(self, address: str) -> Persona | None:
-        """By id, phone or user id; an unknown number or user id becomes a stranger. None for anything else."""
+        """By id, phone or user id; an unknown number or user id becomes a stranger. None for anything
+        else."""
         known = self.personas.get(address) or self.personas.get(self._by_address.get(address, ""))
         if known is not None:
             return known
@@ -360,7 +371,8 @@ class State:
         return self.n
 
     def wamid(self, n: int) -> str:
-        """WhatsApp's form of id; never the same in two folders, so that a reset cannot look like a repetition to the hub."""
+        """WhatsApp's form of id; never the same in two folders, so that a reset cannot look like a repetition
+        to the hub."""
         return "wamid." + base64.b64encode(f"HUB\x10{self.nonce}:{n}".encode()).decode()
 
     def _remember(self, message: Message) -> None:
@@ -445,7 +457,8 @@ class State:
         )
 
     def apply_said(self, said: Said) -> Message | None:
-        """A customer's message enters their thread; reactions, edits and revokes change another message and give None."""
+        """A customer's message enters their thread; reactions, edits and revokes change another message and
+        give None."""
         self.inbound += 1
         kind = _text(said.message.get("type"))
         if kind != "system":
@@ -530,7 +543,7 @@ class State:
 
     def window_open(self, account: str, persona: str) -> bool:
         """Whether free-form messages are allowed: 24 h from the customer's last message."""
-        if not self.config.enforce_window:
+        if not self.enforce_window:
             return True
         last = self.last_inbound.get((account, persona), self.born)
         return self.clock.now() - last < 24 * 3600
@@ -572,7 +585,8 @@ class State:
         )
 
     async def reset(self) -> None:
-        """Forgets messages, ledger, media and templates. Accounts and described personas stay, strangers go."""
+        """Forgets messages, ledger, media and templates. Accounts and described personas stay, strangers
+        go."""
         accounts = list(self.accounts.values())
         personas = [p for p in self.personas.values() if not p.stranger]
         await self.ledger.empty()

@@ -25,7 +25,8 @@ from hub.sandbox.state import State
 log = structlog.get_logger()
 
 MAX_PENDING = 20_000
-"""Events that may wait for the hub; an hour of a busy test. Beyond it the provider refuses new ones instead of growing."""
+"""Events that may wait for the hub; an hour of a busy test. Beyond it the provider refuses new ones instead
+of growing."""
 KEPT_ATTEMPTS = 2_000
 SLOW_S = 5.0
 """A hub that needs longer is one that Meta would disable."""
@@ -33,13 +34,15 @@ TIMEOUT = aiohttp.ClientTimeout(total=20, connect=5)
 ORDERED_TRIES = 5
 """Refusals by a hub that does answer, after which an event no longer holds up its customer's others."""
 AWAY = frozenset({None, 502, 503, 504})
-"""Statuses (None = no answer) that speak of the hub, not of the event: order is kept however long they last."""
+"""Statuses (None = no answer) that speak of the hub, not of the event: order is kept however long they
+last."""
 GIVE_UP_S = 7 * 24 * 3600
 Json = dict[str, Any]
 
 
 class Event(msgspec.Struct, kw_only=True, gc=False):
-    """One element of a webhook. `where` is the key of `value` it belongs under, or "template" for a whole value."""
+    """One element of a webhook. `where` is the key of `value` it belongs under, or "template" for a whole
+    value."""
 
     key: str
     kind: str
@@ -91,7 +94,8 @@ def encode_as_meta(body: Json) -> bytes:
 
 
 class Courier:
-    """Queues events, posts them, repeats. `on_ack` is called with each event the hub took, `on_failure` with each it did not."""
+    """Queues events, posts them, repeats. `on_ack` is called with each event the hub took, `on_failure` with
+    each it did not."""
 
     def __init__(
         self,
@@ -153,7 +157,8 @@ class Courier:
         if delay is not None:
             generation = self._generation
             self.timers.after(
-                delay.number("seconds", 5), lambda: self._enqueue(event) if generation == self._generation else None
+                delay.number("seconds", 5),
+                lambda: self._enqueue(event) if generation == self._generation else None,
             )
             return
         batch = self.faults.strike("batch", event.account, event.persona)
@@ -287,7 +292,8 @@ class Courier:
             self._lanes.pop(lane.key, None)
 
     def _repeat(self, lane: _Lane, events: list[Event], *, away: bool) -> None:
-        """Back to the head of the lane with a growing pause; refused ORDERED_TRIES times: on lanes of their own."""
+        """Back to the head of the lane with a growing pause; refused ORDERED_TRIES times: on lanes of their
+        own."""
         now = self.timers.clock.now()
         kept = [e for e in events if not e.never_retry and now - e.born < GIVE_UP_S]
         self.pending -= len(events) - len(kept)
@@ -359,7 +365,8 @@ class Courier:
         return value
 
     def _body(self, account: Account, events: list[Event]) -> Json:
-        """One body: neighbours of a kind share a value, or have a change or an entry each; all three are seen in the wild."""
+        """One body: neighbours of a kind share a value, or have a change or an entry each; all three are seen
+        in the wild."""
         runs: list[list[Event]] = []
         spread = len(events) > 1 and self._rng.random() < 0.5
         for event in events:
@@ -375,7 +382,7 @@ class Courier:
             else:
                 changes.append({"value": self._value(account, run), "field": "messages"})
         if len(changes) > 1 and self._rng.random() < 0.3:
-            entries = [{"id": account.waba_id, "changes": [change]} for change in changes]
+            entries: list[Json] = [{"id": account.waba_id, "changes": [change]} for change in changes]
         else:
             entries = [{"id": account.waba_id, "changes": changes}]
         for entry, run in zip(entries, runs, strict=False):
@@ -390,9 +397,7 @@ class Courier:
             return 200
         body = encode_as_meta(self._body(account, events))
         first = min(event.attempts for event in events) == 0
-        names = [
-            {"kind": e.kind, "id": e.key.split(":", 1)[1] if ":" in e.key else e.key} for e in events
-        ]
+        names = [{"kind": e.kind, "id": e.key.split(":", 1)[1] if ":" in e.key else e.key} for e in events]
         attempt = max(event.attempts for event in events) + 1
         if first:
             for event in events:
@@ -449,7 +454,11 @@ class Courier:
         except TimeoutError:
             error = "no answer in time"
         except (aiohttp.ClientError, OSError, ValueError) as raised:
-            error = "connection refused" if isinstance(raised, aiohttp.ClientConnectorError) else str(raised)[:200]
+            error = (
+                "connection refused"
+                if isinstance(raised, aiohttp.ClientConnectorError)
+                else str(raised)[:200]
+            )
             error = error or type(raised).__name__
         latency = time.perf_counter() - began
         if fault is None or fault not in NOISE:
@@ -474,7 +483,8 @@ class Courier:
         return status, error
 
     async def _noise(self, account: Account, event: Event, name: str, attempt: int) -> None:
-        """A body the real event does not depend on: the same with the wrong signature, cut off, or of an unknown kind."""
+        """A body the real event does not depend on: the same with the wrong signature, cut off, or of an
+        unknown kind."""
         body = encode_as_meta(self._body(account, [event]))
         signature = None
         odd: Json | None = None
