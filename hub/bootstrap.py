@@ -371,7 +371,8 @@ def read_pip_configuration(listed: str) -> dict:
 def npm_environment() -> dict:
     """Ours; a certificate authority that pip was told of, and those of the system, hold for Node as well."""
     settings = {"NODE_USE_SYSTEM_CA": "1"}
-    if cert := pip_configuration().get("cert"):
+    cert = pip_configuration().get("cert")
+    if cert:
         settings["NODE_EXTRA_CA_CERTS"] = cert[-1]
     return {**settings, **os.environ}
 

@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 click.rich_click.COMMAND_GROUPS = {
     "hub": [
         {"name": "Run", "commands": ["run", "serve", "work", "sandbox"]},
-        {"name": "Set up", "commands": ["migrate", "seed", "user", "keys"]},
+        {"name": "Set up", "commands": ["migrate", "seed", "keys"]},
         {"name": "Care", "commands": ["status", "doctor"]},
-        {"name": "Developers", "commands": ["openapi", "bench"]},
     ]
 }
-click.rich_click.USE_MARKDOWN = False
 click.rich_click.SHOW_ARGUMENTS = True
 
 _data_dir = click.option(
