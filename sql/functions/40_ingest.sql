@@ -218,9 +218,11 @@ create or replace function app.contacts_of_items(batch app.ingest_item[]) return
   language sql volatile
   set search_path = pg_catalog, pg_temp
   as $$
-    select array_agg((select x.contact_id from unnest(b.schemes, b.ids) with ordinality i (scheme, value, place)
-                        join public.contact_identities x on x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value
-                       order by i.place limit 1) order by b.ordinality)
+    select array_agg((select known.contact_id from (
+               select i.place, (select x.contact_id from public.contact_identities x -- a scalar look-up: one index probe whatever the statistics say
+                                 where x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value) as contact_id
+                 from unnest(b.schemes, b.ids) with ordinality i (scheme, value, place)) known
+              where known.contact_id is not null order by known.place limit 1) order by b.ordinality)
       from unnest(batch) with ordinality b
   $$;
 
@@ -229,9 +231,10 @@ create or replace function app.conversation_of(org uuid, account uuid, contact u
   language sql volatile -- each look must see what was committed while it waited for a lock
   set search_path = pg_catalog, pg_temp
   as $$
-    select coalesce(
-      (select c.id from public.conversations c where c.organization_id = org and c.channel_account_id = account and c.contact_id = contact and c.status = 'OPEN'),
-      (select c.id from public.conversations c where c.organization_id = org and c.contact_id = contact and c.channel_account_id = account order by c.last_message_at desc nulls last limit 1))
+    select c.id from public.conversations c
+     where c.organization_id = org and c.contact_id = contact and c.channel_account_id = account
+     -- expressions, so that the planner sorts this contact's few rows and does not walk the organization by last_message_at
+     order by c.status = 'OPEN' desc, coalesce(c.last_message_at, '-infinity') desc limit 1
   $$;
 
 -- A further identity of a known contact, mirrored into its phones or e-mails. Rare, so the ordinary triggers do the rest.
