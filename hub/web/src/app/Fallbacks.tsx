@@ -1,5 +1,5 @@
 import { Button } from "@mantine/core";
-import { Link } from "@tanstack/react-router";
+import { type ErrorComponentProps, Link } from "@tanstack/react-router";
 import { Compass, TriangleAlert } from "lucide-react";
 import { useTranslation } from "react-i18next";
 import { EmptyState } from "../ui/EmptyState";
@@ -22,14 +22,14 @@ export function NotFound() {
   );
 }
 
-export function PageError({ error }: { error: Error }) {
+export function PageError({ error }: ErrorComponentProps) {
   const { t } = useTranslation();
   return (
     <main className={css.fallback}>
       <EmptyState
         icon={<TriangleAlert size={24} />}
         title={t("app.loadFailed")}
-        hint={error.message}
+        hint={error instanceof Error ? error.message : undefined}
         action={
           <Button variant="default" onClick={() => location.reload()}>
             {t("app.reload")}

@@ -50,8 +50,8 @@ const home = createRoute({
 });
 
 export interface InboxSearch {
-  queue?: Queue;
-  q?: string;
+  queue?: Queue | undefined;
+  q?: string | undefined;
 }
 
 function inboxSearch(search: Record<string, unknown>): InboxSearch {

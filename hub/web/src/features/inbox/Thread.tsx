@@ -1,0 +1,251 @@
+import { Loader, Skeleton } from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { ArrowDown, MessageSquareDashed } from "lucide-react";
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
+import { useTranslation } from "react-i18next";
+import { profilesQuery } from "../../api/lists";
+import type { Message } from "../../api/models";
+import { localeOf } from "../../i18n";
+import { colleagueName } from "../../lib/people";
+import { dayLabel } from "../../lib/time";
+import { loadOlder, readUpTo, useLive } from "../../realtime/live";
+import { unreadCount } from "../../realtime/reducer";
+import { EmptyState } from "../../ui/EmptyState";
+import { MessageBubble, UnsentBubble } from "./Bubble";
+import { setDraft } from "./drafts";
+import { threadItems } from "./items";
+import css from "./Thread.module.css";
+
+/** Nearer to the end than this counts as reading the end. */
+const END_PX = 48;
+/** A thread with more unread than this opens at the first unread one instead of the end. */
+const UNREAD_TO_START_AT = 8;
+
+const none: readonly Message[] = [];
+
+function useAttention(): boolean {
+  const now = () => document.visibilityState === "visible" && document.hasFocus();
+  const [attentive, setAttentive] = useState(now);
+  useEffect(() => {
+    const look = () => setAttentive(now());
+    addEventListener("focus", look);
+    addEventListener("blur", look);
+    document.addEventListener("visibilitychange", look);
+    return () => {
+      removeEventListener("focus", look);
+      removeEventListener("blur", look);
+      document.removeEventListener("visibilitychange", look);
+    };
+  }, []);
+  return attentive;
+}
+
+export function Thread({ id, me, name }: { id: string; me: string; name: string }) {
+  const { t, i18n } = useTranslation();
+  const lang = localeOf(i18n.language);
+  const thread = useLive((live) => live.inbox.threads.get(id));
+  const outbox = useLive((live) => live.outbox);
+  const { data: profiles } = useQuery(profilesQuery);
+  const messages = thread?.messages ?? none;
+  const loaded = thread?.loaded ?? false;
+  const scroller = useRef<HTMLDivElement>(null);
+  const attentive = useAttention();
+
+  // Where the new messages begin is decided once, when the thread is first there, and stays until it is left.
+  const [newAfter, setNewAfter] = useState<number | null | undefined>(undefined);
+  if (loaded && newAfter === undefined) {
+    const { inbox } = useLive.getState();
+    const row = inbox.conversations.get(id);
+    const read = inbox.reads.get(id);
+    setNewAfter(row && unreadCount(row, read) > 0 ? (read?.conv_seq ?? 0) : null);
+  }
+
+  const mine = useMemo(() => outbox.filter((one) => one.conversationId === id), [outbox, id]);
+  const items = useMemo(() => threadItems(messages, mine, newAfter ?? null, me), [messages, mine, newAfter, me]);
+  const byId = useMemo(() => new Map(messages.map((one) => [one.id, one])), [messages]);
+
+  const virtual = useVirtualizer({
+    count: items.length,
+    getScrollElement: () => scroller.current,
+    estimateSize: (index) => (items[index]?.kind === "day" || items[index]?.kind === "new" ? 44 : 64),
+    getItemKey: (index) => items[index]?.key ?? index,
+    overscan: 8,
+    paddingStart: 12,
+    paddingEnd: 14,
+    anchorTo: "end",
+    followOnAppend: true,
+    scrollEndThreshold: END_PX,
+  });
+
+  const placed = useRef(false);
+  useLayoutEffect(() => {
+    if (!loaded || placed.current || newAfter === undefined || items.length === 0) return;
+    placed.current = true;
+    const line = items.findIndex((item) => item.kind === "new");
+    if (line >= 0 && items.length - line > UNREAD_TO_START_AT) virtual.scrollToIndex(line, { align: "start" });
+    else virtual.scrollToEnd();
+  }, [loaded, items, newAfter, virtual]);
+
+  const shown = virtual.getVirtualItems();
+  const atEnd = !placed.current || virtual.isAtEnd(END_PX);
+  const newest = messages.at(-1)?.conv_seq ?? 0;
+
+  // What arrives while somebody reads further up is counted on the button.
+  const seen = useRef(newest);
+  if (atEnd) seen.current = newest;
+  const below = atEnd
+    ? 0
+    : messages.filter((one) => one.direction === "INBOUND" && one.conv_seq > seen.current).length;
+
+  useEffect(() => {
+    if (loaded && attentive && atEnd && newAfter !== undefined) readUpTo(id);
+  }, [loaded, attentive, atEnd, newest, id, newAfter]);
+
+  const first = shown[0]?.index ?? 0;
+  const complete = thread?.complete ?? false;
+  useEffect(() => {
+    if (loaded && placed.current && !complete && first < 6) void loadOlder(id);
+  }, [loaded, complete, first, id, messages.length]);
+
+  const nameOf = useCallback(
+    (message: Message): string => {
+      if (message.direction === "INBOUND") return name;
+      if (message.sender_id === me) return t("bubble.you");
+      return colleagueName(profiles?.find((one) => one.id === message.sender_id), "");
+    },
+    [name, me, profiles, t],
+  );
+
+  const replyTo = useCallback(
+    (message: Message) => {
+      setDraft(id, { replyToId: message.id });
+      document.querySelector<HTMLTextAreaElement>("[data-composer]")?.focus();
+    },
+    [id],
+  );
+  const showOriginal = useCallback(
+    (messageId: string) => {
+      const index = items.findIndex((item) => item.kind === "message" && item.message.id === messageId);
+      if (index >= 0) virtual.scrollToIndex(index, { align: "center" });
+    },
+    [items, virtual],
+  );
+
+  return (
+    <div className={css.frame}>
+      <div
+        ref={scroller}
+        className={css.scroller}
+        role="log"
+        aria-live="off"
+        aria-label={t("thread.label", { name })}
+        // A scrolling region has to be reachable by keyboard.
+        // oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex
+        tabIndex={0}
+        data-testid="thread"
+      >
+        {!loaded && <ThreadSkeleton />}
+        {loaded && items.length === 0 && (
+          <EmptyState icon={<MessageSquareDashed size={24} />} title={t("thread.empty")} />
+        )}
+        {loaded && !complete && items.length > 0 && (
+          <p className={css.older}>
+            <Loader size={14} color="gray" /> {t("thread.loadingOlder")}
+          </p>
+        )}
+        {loaded && items.length > 0 && (
+          <div className={css.items} style={{ blockSize: virtual.getTotalSize() }}>
+            {shown.map((place) => {
+              const item = items[place.index];
+              if (!item) return null;
+              return (
+                <div
+                  key={place.key}
+                  ref={virtual.measureElement}
+                  data-index={place.index}
+                  className={css.slot}
+                  style={{ transform: `translateY(${place.start}px)` }}
+                >
+                  {item.kind === "day" && (
+                    <p className={css.day}>
+                      <time dateTime={item.at}>{dayLabel(item.at, Date.now(), lang)}</time>
+                    </p>
+                  )}
+                  {item.kind === "new" && (
+                    <p className={css.new} data-testid="new-divider">
+                      <span>{t("thread.newMessages")}</span>
+                    </p>
+                  )}
+                  {item.kind === "message" && (
+                    <MessageBubble
+                      message={item.message}
+                      joined={item.joined}
+                      sender={nameOf(item.message)}
+                      mine={item.message.sender_id === me}
+                      original={item.message.reply_to_id ? byId.get(item.message.reply_to_id) : undefined}
+                      nameOf={nameOf}
+                      onReply={replyTo}
+                      onOriginal={showOriginal}
+                    />
+                  )}
+                  {item.kind === "unsent" && (
+                    <UnsentBubble
+                      unsent={item.unsent}
+                      joined={item.joined}
+                      original={item.unsent.replyToId ? byId.get(item.unsent.replyToId) : undefined}
+                      nameOf={nameOf}
+                    />
+                  )}
+                </div>
+              );
+            })}
+          </div>
+        )}
+      </div>
+      {!atEnd && (
+        <button type="button" className={css.jump} onClick={() => virtual.scrollToEnd({ behavior: "smooth" })}>
+          <ArrowDown size={15} aria-hidden />
+          {below > 0 ? t("thread.jump", { count: below }) : t("thread.jump")}
+        </button>
+      )}
+      <Announcer messages={messages} name={name} loaded={loaded} />
+    </div>
+  );
+}
+
+/** Says new customer messages, at most one every two seconds: the latest. */
+function Announcer({ messages, name, loaded }: { messages: readonly Message[]; name: string; loaded: boolean }) {
+  const { t } = useTranslation();
+  const last = messages.at(-1);
+  const said = useRef<number | null>(null);
+  const [words, setWords] = useState("");
+  useEffect(() => {
+    if (!loaded || !last) return undefined;
+    if (said.current === null || last.direction !== "INBOUND" || last.conv_seq <= said.current) {
+      said.current = Math.max(said.current ?? 0, last.conv_seq);
+      return undefined;
+    }
+    const timer = setTimeout(() => {
+      said.current = last.conv_seq;
+      setWords(t("thread.announce", { name, text: last.content }));
+    }, 2_000);
+    return () => clearTimeout(timer);
+  }, [last, loaded, name, t]);
+  return (
+    <span className="sr-only" role="status">
+      {words}
+    </span>
+  );
+}
+
+function ThreadSkeleton() {
+  return (
+    <div className={css.skeleton} aria-hidden>
+      <Skeleton height={44} width="46%" radius={16} />
+      <Skeleton height={64} width="58%" radius={16} className={css.skeletonOut} />
+      <Skeleton height={44} width="34%" radius={16} />
+      <Skeleton height={44} width="40%" radius={16} className={css.skeletonOut} />
+    </div>
+  );
+}

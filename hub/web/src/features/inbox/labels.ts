@@ -1,0 +1,37 @@
+/** Words for states that the API spells in capitals. */
+import type { TFunction } from "i18next";
+import type en from "../../i18n/en.json";
+
+function isKey<T extends object>(words: T, key: string): key is Extract<keyof T, string> {
+  return Object.hasOwn(words, key);
+}
+
+const channels: Record<keyof typeof en.channel, true> = {
+  WHATSAPP_LITE: true, WHATSAPP_CLOUD: true, WHATSAPP_BUSINESS: true, FB_MESSENGER: true, INSTAGRAM: true,
+  TELEGRAM: true, TIKTOK: true, EMAIL: true, SMS: true, SHRINKIT_PUSH: true, unknown: true,
+};
+const schemes: Record<keyof typeof en.scheme, true> = {
+  wa_id: true, wa_bsuid: true, psid: true, igsid: true, tg_user: true, tt_user: true, email: true, phone_e164: true,
+  appgain_user: true,
+};
+const roles: Record<keyof typeof en.role, true> = { OWNER: true, ADMIN: true, AGENT: true };
+const permissions: Record<keyof typeof en.permission, true> = {
+  can_access_crm: true, can_access_pm: true, can_send_messages: true, can_read_messages: true, can_manage_team: true,
+  can_manage_settings: true,
+};
+
+export function channelLabel(t: TFunction, type: string | undefined): string {
+  return type !== undefined && isKey(channels, type) ? t(`channel.${type}`) : (type ?? t("channel.unknown"));
+}
+
+export function schemeLabel(t: TFunction, scheme: string): string {
+  return isKey(schemes, scheme) ? t(`scheme.${scheme}`) : scheme;
+}
+
+export function roleLabel(t: TFunction, role: string): string {
+  return isKey(roles, role) ? t(`role.${role}`) : role;
+}
+
+export function permissionLabel(t: TFunction, name: string): string {
+  return isKey(permissions, name) ? t(`permission.${name}`) : name;
+}
