@@ -73,16 +73,18 @@ async def test_the_cluster_is_made_for_us(postgres: EmbeddedPostgres) -> None:
             )
             assert row is not None
             assert (row["datlocale"], row["builtin"], row["encoding"]) == ("C.UTF-8", True, "UTF8")
-            names = (
-                "data_checksums", "password_encryption", "listen_addresses", "unix_socket_directories", "jit",
-                "deadlock_timeout", "file_copy_method", "max_connections", "shared_buffers",
-            )  # fmt: skip
-            shown = {name: await conn.fetchval(f"show {name}") for name in names}
-            assert shown == {
-                "data_checksums": "on", "password_encryption": "scram-sha-256",
-                "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "jit": "off", "deadlock_timeout": "200ms",
-                "file_copy_method": "clone", "max_connections": "200", "shared_buffers": "256MB",
-            }  # fmt: skip
+            wanted = {
+                "data_checksums": "on",
+                "password_encryption": "scram-sha-256",
+                "listen_addresses": "127.0.0.1",
+                "unix_socket_directories": "",
+                "jit": "off",
+                "deadlock_timeout": "200ms",
+                "file_copy_method": "clone",
+                "max_connections": "200",
+                "shared_buffers": "256MB",
+            }
+            assert {name: await conn.fetchval(f"show {name}") for name in wanted} == wanted
         finally:
             await conn.close()
 
