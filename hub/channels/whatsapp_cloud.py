@@ -260,6 +260,7 @@ class _Message(_In):
     interactive: _InteractiveIn | None = None
     order: _Order | None = None
     system: _System | None = None
+    identity: _SystemIdentity | None = None
     edit: _Edit | None = None
     revoke: _Revoke | None = None
 
@@ -606,7 +607,7 @@ def _content(m: _Message) -> _Content:
         if m.revoke is not None and m.revoke.original_message_id:
             found = "", "delete", "text", {}, m.revoke.original_message_id
     elif kind == "system":
-        found = _system(m.system)
+        found = _system(m.system, m.identity)
     elif kind == "request_welcome":
         found = "", "referral", "referral", {"referral": {"source_type": "opened"}}, None
     if found is not None:
@@ -668,15 +669,17 @@ def _edit(edit: _Edit | None) -> _Content | None:
     return content, "edit", new.type or "text", {}, edit.original_message_id
 
 
-def _system(system: _System | None) -> _Content | None:
+def _system(system: _System | None, beside: _SystemIdentity | None) -> _Content | None:
+    """`identity` is seen inside `system` and beside it."""
     if system is None:
         return None
     change: dict[str, Any] = {"type": system.type}
     new = _identities(system.wa_id or system.new_wa_id, system.user_id)
     if new:
         change["new"] = [list(identity) for identity in new]
-    if isinstance(system.identity, _SystemIdentity):
-        change["identity"] = _builtins(system.identity)
+    identity = system.identity if isinstance(system.identity, _SystemIdentity) else beside
+    if identity is not None:
+        change["identity"] = _builtins(identity)
     return system.body or "", "identity_change", "text", {"identity_change": change}, None
 
 
