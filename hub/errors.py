@@ -125,14 +125,20 @@ def from_database(error: asyncpg.PostgresError) -> HubError | None:
     if state == "23505":
         return Conflict(said or "A row with these values exists already", hint=constraint, rest_code=state)
     if state == "23503":
-        return Conflict(said or "A referenced row does not exist, or is still in use", hint=constraint, rest_code=state)
+        return Conflict(
+            said or "A referenced row does not exist, or is still in use", hint=constraint, rest_code=state
+        )
     if state in ("23514", "23502"):
         column = getattr(error, "column_name", None)
         return BadRequest(said or str(error).split("\n")[0], hint=constraint or column, rest_code=state)
     if state == "42501":
-        return InsufficientPermissions("You may not do this", hint="Ask an administrator of your organization", rest_code=state)
+        return InsufficientPermissions(
+            "You may not do this", hint="Ask an administrator of your organization", rest_code=state
+        )
     if state == "HUB01":
-        return BadRequest("Too many rows in one request", hint="Send them in chunks of 1000", rest_code="HUB01")
+        return BadRequest(
+            "Too many rows in one request", hint="Send them in chunks of 1000", rest_code="HUB01"
+        )
     if state.startswith("22"):
         return BadRequest(str(error).split("\n")[0], rest_code=state)
     if state in ("57014", "55P03", "40P01", "40001"):

@@ -12,7 +12,9 @@ import re
 import signal
 import time
 
-_SPEC = re.compile(r"(?P<name>[\w.]+)=(?P<action>kill|raise|hang)(?::(?P<seconds>[\d.]+))?(?:@(?P<p>[\d.]+)|#(?P<nth>\d+))?")
+_SPEC = re.compile(
+    r"(?P<name>[\w.]+)=(?P<action>kill|raise|hang)(?::(?P<seconds>[\d.]+))?(?:@(?P<p>[\d.]+)|#(?P<nth>\d+))?"
+)
 
 
 class FailpointError(RuntimeError):
@@ -42,7 +44,9 @@ def parse(text: str) -> dict[str, _Armed]:
     for part in filter(None, (p.strip() for p in text.split(","))):
         match = _SPEC.fullmatch(part)
         if match is None:
-            raise ValueError(f"HUB_FAILPOINTS: cannot read {part!r}; write name=kill|raise|hang:seconds, with @probability or #nth")
+            raise ValueError(
+                f"HUB_FAILPOINTS: cannot read {part!r}; write name=kill|raise|hang:seconds, with @probability or #nth"
+            )
         armed[match["name"]] = _Armed(
             match["action"], float(match["seconds"] or 1), float(match["p"] or 1), int(match["nth"] or 0)
         )

@@ -119,7 +119,9 @@ class _Reader:
     def url(self, name: str, schemes: tuple[str, ...], default: str | None = None) -> str:
         value = self.text(name, default)
         if value is None:
-            raise BadSettings(f"{name} is not set; give a {schemes[0]}:// address, or start with `hub run`, which brings its own.")
+            raise BadSettings(
+                f"{name} is not set; give a {schemes[0]}:// address, or start with `hub run`, which brings its own."
+            )
         try:
             parts = urlsplit(value)
             good = parts.scheme in schemes and (bool(parts.hostname) or parts.scheme == "unix")
@@ -143,7 +145,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     r = _Reader(environ)
     keys = tuple(Secret(k) for k in r.words("HUB_SECRET_KEY"))
     if not keys:
-        raise BadSettings("HUB_SECRET_KEY is not set; make one with `openssl rand -base64 32` and keep it safe.")
+        raise BadSettings(
+            "HUB_SECRET_KEY is not set; make one with `openssl rand -base64 32` and keep it safe."
+        )
     for key in keys:
         if len(key.reveal()) < 32:
             raise BadSettings("HUB_SECRET_KEY is too short; each key needs at least 32 characters.")
@@ -156,7 +160,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     return Settings(
         database_url=r.url("DATABASE_URL", ("postgresql", "postgres")),
         redis_url=r.url("REDIS_URL", ("redis", "rediss", "unix")),
-        migrate_url=r.url("HUB_MIGRATE_URL", ("postgresql", "postgres")) if r.text("HUB_MIGRATE_URL") else None,
+        migrate_url=r.url("HUB_MIGRATE_URL", ("postgresql", "postgres"))
+        if r.text("HUB_MIGRATE_URL")
+        else None,
         secret_keys=keys,
         host=host,
         port=port,

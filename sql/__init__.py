@@ -33,7 +33,9 @@ def load(folder: Path) -> dict[str, Query]:
             doc = comment.group(0) if comment else ""
             line = text.count("\n", 0, match.start()) + 1
             if name in queries:
-                raise ValueError(f"{path.name}:{line}: the query name {name} is taken by {queries[name].origin}")
+                raise ValueError(
+                    f"{path.name}:{line}: the query name {name} is taken by {queries[name].origin}"
+                )
             statement = body[len(doc) :].strip().rstrip(";")
             queries[name] = Query(name, statement, doc.replace("-- ", "").strip(), f"{path.name}:{line}")
     return queries

@@ -78,7 +78,9 @@ async def make_member(
     n = next(_numbers)
     email = f"user{n}@example.test"
     user = await conn.fetchval(
-        "insert into auth.users (email, encrypted_password, email_confirmed_at) values ($1, $2, now()) returning id", email, password_hash
+        "insert into auth.users (email, encrypted_password, email_confirmed_at) values ($1, $2, now()) returning id",
+        email,
+        password_hash,
     )
     values: dict[str, Any] = {
         "organization_id": org.id,
@@ -99,9 +101,21 @@ async def make_contact(conn: asyncpg.Connection, org: Org, wa_id: str | None = N
     n = next(_numbers)
     wa_id = wa_id or f"2010{n:08d}"
     contact = await insert(
-        conn, "contacts", {"organization_id": org.id, "first_name": f"Contact{n}", "last_name": "Test", "phones": [f"+{wa_id}"], **columns}
+        conn,
+        "contacts",
+        {
+            "organization_id": org.id,
+            "first_name": f"Contact{n}",
+            "last_name": "Test",
+            "phones": [f"+{wa_id}"],
+            **columns,
+        },
     )
-    await insert(conn, "contact_identities", {"organization_id": org.id, "contact_id": contact, "scheme": "wa_id", "value": wa_id})
+    await insert(
+        conn,
+        "contact_identities",
+        {"organization_id": org.id, "contact_id": contact, "scheme": "wa_id", "value": wa_id},
+    )
     return contact
 
 
@@ -123,11 +137,15 @@ async def make_conversation(
     )
 
 
-async def make_message(conn: asyncpg.Connection, org: Org, conversation_id: UUID, content: str = "Hello", **columns: Any) -> UUID:
+async def make_message(
+    conn: asyncpg.Connection, org: Org, conversation_id: UUID, content: str = "Hello", **columns: Any
+) -> UUID:
     """An inbound message, unless told."""
     values = {"organization_id": org.id, "conversation_id": conversation_id, "content": content}
     return await insert(
-        conn, "messages", {**values, "direction": "INBOUND", "status": "RECEIVED", "source": "customer", **columns}
+        conn,
+        "messages",
+        {**values, "direction": "INBOUND", "status": "RECEIVED", "source": "customer", **columns},
     )
 
 
@@ -141,7 +159,9 @@ async def insert(conn: asyncpg.Connection, table: str, values: dict[str, Any]) -
     return row
 
 
-def ingest_item(org: Org, wa_id: str, key: str | None = None, content: str = "Hi", **fields: Any) -> dict[str, Any]:
+def ingest_item(
+    org: Org, wa_id: str, key: str | None = None, content: str = "Hi", **fields: Any
+) -> dict[str, Any]:
     """One item as app.ingest_many takes it."""
     return {
         "n": 0,
@@ -162,7 +182,11 @@ def ingest_item(org: Org, wa_id: str, key: str | None = None, content: str = "Hi
     }
 
 
-async def until(predicate: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout_s: float = 10.0, what: str = "the fact") -> Any:
+async def until(
+    predicate: Callable[[], Any] | Callable[[], Awaitable[Any]],
+    timeout_s: float = 10.0,
+    what: str = "the fact",
+) -> Any:
     """Wait for a fact and return it. Raises TimeoutError naming it; nothing is asserted about how long it takes."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -70,13 +70,19 @@ def _digest(files: Iterable[Path]) -> str:
     return h.hexdigest()
 
 
-async def migrate(migrate_url: str, runtime_url: str | None = None, *, dry_run: bool = False) -> MigrationReport:
+async def migrate(
+    migrate_url: str, runtime_url: str | None = None, *, dry_run: bool = False
+) -> MigrationReport:
     """Apply what is missing. ``runtime_url`` gives hub_runtime its password. Raises SchemaError."""
-    conn = await asyncpg.connect(migrate_url, timeout=10, server_settings={"timezone": "UTC", "lock_timeout": "10s"})
+    conn = await asyncpg.connect(
+        migrate_url, timeout=10, server_settings={"timezone": "UTC", "lock_timeout": "10s"}
+    )
     try:
         version = conn.get_server_version()
         if version.major < 18:
-            raise SchemaError(f"PostgreSQL 18 or newer is needed; this server is {version.major}.{version.minor}.")
+            raise SchemaError(
+                f"PostgreSQL 18 or newer is needed; this server is {version.major}.{version.minor}."
+            )
         await conn.execute("select pg_advisory_lock($1)", _LOCK_KEY)
         await conn.execute(_ROLES)
         await _set_runtime_password(conn, runtime_url)
@@ -119,23 +125,31 @@ async def _prepare_database(conn: asyncpg.Connection) -> None:
 
 async def _apply(conn: asyncpg.Connection, dry_run: bool) -> MigrationReport:
     report = MigrationReport(applied=[], functions=False, policies=False)
-    done = {r["name"]: r["sha256"] for r in await conn.fetch("select name, sha256 from app.schema_migrations")}
+    done = {
+        r["name"]: r["sha256"] for r in await conn.fetch("select name, sha256 from app.schema_migrations")
+    }
     files = migration_files()
     unknown = sorted(set(done) - {f.name for f in files})
     if unknown:
-        raise SchemaError(f"The database knows migrations that this version does not: {', '.join(unknown)}. Run a newer version.")
+        raise SchemaError(
+            f"The database knows migrations that this version does not: {', '.join(unknown)}. Run a newer version."
+        )
     for path in files:
         digest = _digest([path])
         if path.name in done:
             if done[path.name] != digest:
-                raise SchemaError(f"{path.name} was changed after it was applied. Add a new migration instead.")
+                raise SchemaError(
+                    f"{path.name} was changed after it was applied. Add a new migration instead."
+                )
             continue
         report.applied.append(path.name)
         if dry_run:
             continue
         async with conn.transaction():
             await conn.execute(path.read_text(encoding="utf-8"))
-            await conn.execute("insert into app.schema_migrations (name, sha256) values ($1, $2)", path.name, digest)
+            await conn.execute(
+                "insert into app.schema_migrations (name, sha256) values ($1, $2)", path.name, digest
+            )
     for kind in ("functions", "policies"):
         kind_files = sorted((sql.ROOT / kind).glob("*.sql"))
         # policies name every table, so new tables or functions mean applying them again

@@ -75,7 +75,11 @@ def _table(table: str) -> str:
         f"create policy service on {t} to service_role using (true) with check (true);",
         f"create policy read on {t} for select to authenticated using ({_condition(table, rules.read)});",
     ]
-    for verb, clause in (("insert", "with check ({c})"), ("update", "using ({c}) with check ({c})"), ("delete", "using ({c})")):
+    for verb, clause in (
+        ("insert", "with check ({c})"),
+        ("update", "using ({c}) with check ({c})"),
+        ("delete", "using ({c})"),
+    ):
         need: Need = getattr(rules, verb)
         if not need.nobody:
             condition = clause.format(c=_condition(table, need))

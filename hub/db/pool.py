@@ -16,10 +16,22 @@ from hub.errors import HubError, Unavailable
 Purpose = Literal["ingest", "api", "live", "worker", "admin"]
 #: Connections by purpose, and the longest a statement may take there.
 SIZES: dict[Purpose, int] = {"ingest": 6, "api": 8, "live": 2, "worker": 8, "admin": 1}
-STATEMENT_TIMEOUT: dict[Purpose, str] = {"ingest": "4s", "api": "5s", "live": "5s", "worker": "30s", "admin": "30s"}
+STATEMENT_TIMEOUT: dict[Purpose, str] = {
+    "ingest": "4s",
+    "api": "5s",
+    "live": "5s",
+    "worker": "30s",
+    "admin": "30s",
+}
 ACQUIRE_TIMEOUT_S = 2.0
 #: A connection that does not answer (half-open, black hole) is given up after this, whatever the server thinks.
-COMMAND_TIMEOUT_S: dict[Purpose, float] = {"ingest": 4.5, "api": 6.0, "live": 6.0, "worker": 32.0, "admin": 35.0}
+COMMAND_TIMEOUT_S: dict[Purpose, float] = {
+    "ingest": 4.5,
+    "api": 6.0,
+    "live": 6.0,
+    "worker": 32.0,
+    "admin": 35.0,
+}
 
 
 class LoggedEvent(msgspec.Struct, frozen=True):
@@ -85,7 +97,13 @@ class Database:
         pool = self._pools[purpose]
         try:
             conn = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
-        except (TimeoutError, OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError) as e:
+        except (
+            TimeoutError,
+            OSError,
+            asyncpg.PostgresConnectionError,
+            asyncpg.CannotConnectNowError,
+            asyncpg.TooManyConnectionsError,
+        ) as e:
             raise Unavailable("The database is away", retry_after_s=2) from e
         events: list[LoggedEvent] = []
 
@@ -97,7 +115,9 @@ class Database:
         conn.add_log_listener(note)
         try:
             yield conn  # type: ignore[misc]
-        except asyncpg.DataError:  # an InterfaceError by inheritance, but a value's fault and not the connection's
+        except (
+            asyncpg.DataError
+        ):  # an InterfaceError by inheritance, but a value's fault and not the connection's
             raise
         except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as e:
             raise Unavailable("The database went away", retry_after_s=2) from e

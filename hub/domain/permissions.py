@@ -96,7 +96,9 @@ RULES: Final[dict[str, Rules]] = {
     "contacts": same(need("can_access_crm", "can_read_messages"), _CRM),
     "contact_identities": same(need("can_access_crm", "can_read_messages"), _CRM),
     "companies": same(_CRM, _CRM),
-    "channel_accounts": same(need("can_manage_settings", "can_read_messages", "can_send_messages"), _SETTINGS),
+    "channel_accounts": same(
+        need("can_manage_settings", "can_read_messages", "can_send_messages"), _SETTINGS
+    ),
     "conversations": same(_READ, _SEND),
     "messages": same(_READ, _SEND),
     "conversation_reads": Rules(
@@ -112,7 +114,9 @@ RULES: Final[dict[str, Rules]] = {
         delete=need("can_send_messages", own="user_id"),
     ),
     "media_files": same(_READ, _SEND),
-    "suppressions": same(need("can_access_crm", "can_send_messages"), need("can_access_crm", "can_send_messages")),
+    "suppressions": same(
+        need("can_access_crm", "can_send_messages"), need("can_access_crm", "can_send_messages")
+    ),
     "sla_policies": same(ANYONE, _SETTINGS),
     "business_hours": same(ANYONE, _SETTINGS),
     "deals": same(_CRM, _CRM),

@@ -54,5 +54,10 @@ ANON = Principal(kind="anon")
 def worker_for(organization_id: UUID, *, cause_id: UUID | None = None, depth: int = 0) -> Principal:
     """A worker acting inside one organization, with every permission there and none elsewhere."""
     return Principal(
-        kind="worker", organization_id=organization_id, role="ADMIN", permissions=frozenset(PERMISSIONS), cause_id=cause_id, depth=depth
+        kind="worker",
+        organization_id=organization_id,
+        role="ADMIN",
+        permissions=frozenset(PERMISSIONS),
+        cause_id=cause_id,
+        depth=depth,
     )

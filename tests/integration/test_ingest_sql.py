@@ -45,7 +45,9 @@ async def test_HOOK_09_a_strangers_message_makes_contact_conversation_message_an
     }  # fmt: skip
 
 
-async def test_HOOK_09_a_replayed_delivery_changes_nothing(db: Database, superuser: asyncpg.Connection, org: Org) -> None:
+async def test_HOOK_09_a_replayed_delivery_changes_nothing(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
     item = ingest_item(org, "201", "wamid.1")
     await ingest(db, item)
     before = await superuser.fetchval("select count(*) from app.events")
@@ -95,9 +97,13 @@ async def test_a_phone_found_later_joins_the_contact_of_the_business_scoped_id(
     assert await superuser.fetchval("select count(*) from conversations") == 1
 
 
-async def test_I02_messages_of_one_batch_keep_the_providers_order(db: Database, superuser: asyncpg.Connection, org: Org) -> None:
+async def test_I02_messages_of_one_batch_keep_the_providers_order(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
     times = ["2026-01-01T00:00:03Z", "2026-01-01T00:00:01Z", "2026-01-01T00:00:02Z"]
-    await ingest(db, *(ingest_item(org, "201", f"k{n}", content=f"{n}", occurred_at=t) for n, t in enumerate(times)))
+    await ingest(
+        db, *(ingest_item(org, "201", f"k{n}", content=f"{n}", occurred_at=t) for n, t in enumerate(times))
+    )
     rows = await superuser.fetch("select content, conv_seq, created_at from messages order by created_at")
     assert [(r["content"], r["conv_seq"]) for r in rows] == [("1", 1), ("2", 2), ("0", 3)]
 
@@ -106,7 +112,12 @@ async def test_one_batch_over_several_organizations_numbers_each_log_without_gap
     db: Database, superuser: asyncpg.Connection
 ) -> None:
     orgs = [await make_org(superuser) for _ in range(3)]
-    start = {o.id: await superuser.fetchval("select coalesce(max(seq), 0) from app.events where organization_id = $1", o.id) for o in orgs}
+    start = {
+        o.id: await superuser.fetchval(
+            "select coalesce(max(seq), 0) from app.events where organization_id = $1", o.id
+        )
+        for o in orgs
+    }
 
     async def write(k: int) -> None:
         for n in range(5):
@@ -114,7 +125,12 @@ async def test_one_batch_over_several_organizations_numbers_each_log_without_gap
 
     await asyncio.gather(*(write(k) for k in range(4)))
     for o in orgs:
-        seqs = [r["seq"] for r in await superuser.fetch("select seq from app.events where organization_id = $1 order by seq", o.id)]
+        seqs = [
+            r["seq"]
+            for r in await superuser.fetch(
+                "select seq from app.events where organization_id = $1 order by seq", o.id
+            )
+        ]
         assert seqs == list(range(1, len(seqs) + 1))
         assert len(seqs) - start[o.id] == 4 * 5 * 4
 
@@ -129,13 +145,23 @@ async def test_2_1b_the_batch_writes_the_same_events_as_the_trigger_would(
         "insert into messages (organization_id, conversation_id, direction, status, content, source, provider_message_id) values ($1, $2, 'INBOUND', 'RECEIVED', 'Same', 'customer', 'x')",
         org.id, twin,
     )  # fmt: skip
-    frame = await superuser.fetchval("select app.event_frame(e) from app.events e where table_name = 'messages' order by seq desc limit 1")
+    frame = await superuser.fetchval(
+        "select app.event_frame(e) from app.events e where table_name = 'messages' order by seq desc limit 1"
+    )
     single = orjson.loads(frame)["event"]
     assert batch.keys() == single.keys()
     assert batch["payload"]["row"].keys() == single["payload"]["row"].keys()
     for field in ("type", "table", "op", "names", "depth", "cause_id"):
         assert batch[field] == single[field], field
-    varying = {"id", "contact_id", "conversation_id", "created_at", "updated_at", "occurred_at", "provider_message_id"}
+    varying = {
+        "id",
+        "contact_id",
+        "conversation_id",
+        "created_at",
+        "updated_at",
+        "occurred_at",
+        "provider_message_id",
+    }
     assert {k: v for k, v in batch["payload"]["row"].items() if k not in varying} == {
         k: v for k, v in single["payload"]["row"].items() if k not in varying
     }
@@ -144,8 +170,12 @@ async def test_2_1b_the_batch_writes_the_same_events_as_the_trigger_would(
     assert orjson.loads(updates[0]).keys() == orjson.loads(updates[1]).keys()
 
 
-async def test_I11_the_same_ids_in_two_organizations_stay_apart(db: Database, superuser: asyncpg.Connection) -> None:
+async def test_I11_the_same_ids_in_two_organizations_stay_apart(
+    db: Database, superuser: asyncpg.Connection
+) -> None:
     a, b = await make_org(superuser), await make_org(superuser)
     await ingest(db, ingest_item(a, "201", "wamid.same"), ingest_item(b, "201", "wamid.same"))
-    rows = await superuser.fetch("select m.organization_id, c.organization_id, p.organization_id from messages m join conversations c on c.id = m.conversation_id join contacts p on p.id = m.contact_id")
+    rows = await superuser.fetch(
+        "select m.organization_id, c.organization_id, p.organization_id from messages m join conversations c on c.id = m.conversation_id join contacts p on p.id = m.contact_id"
+    )
     assert {tuple(r) for r in rows} == {(a.id,) * 3, (b.id,) * 3}

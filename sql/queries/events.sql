@@ -1,0 +1,21 @@
+-- name: log_epoch
+-- Which life of the database this is; cursors of another epoch mean nothing here.
+select app.epoch()
+
+-- name: log_state
+-- The epoch, and the newest seq of each organization in $1 (uuid[]): one row an organization.
+select app.epoch(), h.organization_id, h.seq from app.heads($1) h
+
+-- name: log_page
+-- Up to $3 events of organization $1 after seq $2, as (seq, table, frame), in order.
+select e.seq, e.table_name, e.frame from app.read_events($1, $2, $3) e
+
+-- name: log_floor
+-- The oldest seq of organization $1 that is younger than $2 (interval) and still stands.
+select app.resume_floor($1, $2)
+
+-- name: live_standing
+-- Whether the callers behind sockets still are who they were: arrays of kind ($1: user or key), session ($2, may hold null),
+-- user or key ($3) and organization ($4), in step. One row each, in order: whether the sign-in stands, and a text that
+-- differs when role, permissions, membership or active organization differ.
+select s.stands, s.fingerprint from app.live_standing($1, $2, $3, $4) s order by s.n
