@@ -299,16 +299,21 @@ class Supervisor:
             raise RunError(f"`hub {verb}` failed with exit code {code}. The end of {log}:\n{tail(log, 20)}")
 
     def _await_ready(self) -> None:
-        """Until the hub says that it is ready; children that die meanwhile come back as usual."""
+        """Until hub and sandbox say that they are ready; children that die meanwhile come back as usual."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.options.host, self.options.host)
+        waiting = {"hub": (host, self.options.port, "/readyz")}
+        if self.options.sandbox:
+            waiting["sandbox"] = ("127.0.0.1", self.sandbox_port, "/healthz")
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while not is_ready(self.options):
+        while waiting:
+            waiting = {name: door for name, door in waiting.items() if not answers(*door)}
             self._tick(quiet=True)
-            hub = next(watch for watch in self.watches if watch.name == "hub")
-            if hub.restarts >= 3 or time.monotonic() > deadline:
-                hub.what.finish_log()
-                raise RunError(
-                    f"The hub does not start. The end of {hub.what.log}:\n{tail(hub.what.log, 20)}"
-                )
+            for watch in self.watches:
+                late = watch.name in waiting and time.monotonic() > deadline
+                if late or (watch.restarts >= 3 and isinstance(watch.what, Child)):
+                    watch.what.finish_log()
+                    end = tail(watch.what.log, 20)
+                    raise RunError(f"{watch.name} does not start. The end of {watch.what.log}:\n{end}")
             time.sleep(0.03)
 
     def _tick(self, quiet: bool = False) -> None:
@@ -451,12 +456,11 @@ def check_port(options: RunOptions) -> None:
             ) from None
 
 
-def is_ready(options: RunOptions) -> bool:
-    """GET /readyz answers 200."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
-    link = http.client.HTTPConnection(host, options.port, timeout=2)
+def answers(host: str, port: int, path: str) -> bool:
+    """GET gives 200."""
+    link = http.client.HTTPConnection(host, port, timeout=2)
     try:
-        link.request("GET", "/readyz")
+        link.request("GET", path)
         return link.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
