@@ -28,13 +28,12 @@ select exists (select from public.memberships m where m.user_id = $1 and m.is_ac
 update public.conversations c set status = $2 where c.id = $1 and c.status <> $2
 
 -- name: tag_conversation
--- Add tags $2 to conversation $1 and take $3 away; the order of those that stay is kept. Returns the tags.
+-- Add tags $2 to conversation $1 and take $3 away; the order of those that stay is kept. Changes nothing when it is so already.
 update public.conversations c
    set tags = coalesce((select array_agg(k.tag order by k.place)
                           from (select u.tag, min(u.place) as place from unnest(c.tags || $2::text[]) with ordinality u (tag, place)
                                  where u.tag <> all ($3::text[]) group by u.tag) k), '{}')
- where c.id = $1
-returning c.tags
+ where c.id = $1 and not (c.tags @> $2::text[] and not c.tags && $3::text[])
 
 -- name: read_position
 -- Conversation $1 as far as a reader at conv_seq $2 is concerned: how far that reaches, how many inbound messages it covers,

@@ -30,7 +30,7 @@ update public.messages m
    set status = 'PENDING', failure_code = null, failure_reason = null, provider_message_id = null,
        sent_at = null, delivered_at = null, read_at = null
  where m.id = $1 and m.status = 'FAILED'
-returning m.status
+returning m.conv_seq, m.status
 
 -- name: mark_inbound_read
 -- Up to $4 received messages of conversation $1 with conv_seq in ($2, $3] become READ, oldest first. Returns their numbers.
