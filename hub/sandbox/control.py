@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -27,6 +28,7 @@ MAX_JSON = 4 * 1024 * 1024
 MAX_ADVANCE_S = 400 * 24 * 3600
 Json = dict[str, Any]
 T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _ENCODER = msgspec.json.Encoder()
 _PARTS = {
@@ -93,29 +95,40 @@ def answer(value: Any, status: int = 200) -> web.Response:
     return web.Response(status=status, body=_ENCODER.encode(value), content_type="application/json")
 
 
-def refuse(status: int, code: str, message: str) -> web.HTTPException:
-    """Our error body as an exception, raised from any depth of a handler."""
-    kinds = {400: web.HTTPBadRequest, 404: web.HTTPNotFound, 503: web.HTTPServiceUnavailable}
-    body = _ENCODER.encode({"error": code, "message": message})
-    return kinds[status](body=body, content_type="application/json")
+class Refusal(Exception):
+    """The caller is wrong, or we are too busy; raised from any depth of a handler."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+@web.middleware
+async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refusals as JSON."""
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return answer({"error": refusal.code, "message": str(refusal)}, refusal.status)
 
 
 async def body_of(request: web.Request, kind: type[T]) -> T:
     """The request's JSON as a struct; 400 names the field that does not fit."""
     if request.content_length is not None and request.content_length > MAX_JSON:
-        raise refuse(400, "TOO_LARGE", f"At most {MAX_JSON} bytes")
+        raise Refusal(400, "TOO_LARGE", f"At most {MAX_JSON} bytes")
     raw = await request.read()
     try:
         return msgspec.json.decode(raw or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise refuse(400, "BAD_BODY", str(error)) from None
+        raise Refusal(400, "BAD_BODY", str(error)) from None
 
 
 def _limit(request: web.Request, default: int, most: int) -> int:
     try:
         return max(1, min(most, int(request.query.get("limit", default))))
     except ValueError:
-        raise refuse(400, "BAD_QUERY", "limit must be a number") from None
+        raise Refusal(400, "BAD_QUERY", "limit must be a number") from None
 
 
 def _number(request: web.Request, name: str) -> int | None:
@@ -125,7 +138,7 @@ def _number(request: web.Request, name: str) -> int | None:
     try:
         return int(value)
     except ValueError:
-        raise refuse(400, "BAD_QUERY", f"{name} must be a number") from None
+        raise Refusal(400, "BAD_QUERY", f"{name} must be a number") from None
 
 
 def checked_message(message: Json) -> Json:
@@ -211,13 +224,13 @@ class Control:
             return next(iter(self.state.accounts.values()))
         account = self.state.accounts.get(wanted)
         if account is None:
-            raise refuse(404, "NO_SUCH_ACCOUNT", f"No account {wanted!r}; POST /_ctl/accounts makes one")
+            raise Refusal(404, "NO_SUCH_ACCOUNT", f"No account {wanted!r}; POST /_ctl/accounts makes one")
         return account
 
     def _persona(self, request: web.Request) -> Persona:
         persona = self.state.personas.get(unquote(request.match_info["persona"]))
         if persona is None:
-            raise refuse(404, "NO_SUCH_PERSONA", "GET /_ctl/phone lists them")
+            raise Refusal(404, "NO_SUCH_PERSONA", "GET /_ctl/phone lists them")
         return persona
 
     # The phone.
@@ -272,7 +285,7 @@ class Control:
             try:
                 changes["behaviour"] = msgspec.convert(merged, Behaviour)
             except msgspec.ValidationError as error:
-                raise refuse(400, "BAD_BODY", f"behaviour: {error}") from None
+                raise Refusal(400, "BAD_BODY", f"behaviour: {error}") from None
         changed = msgspec.structs.replace(persona, **changes)
         self.state.set_persona(changed)
         return answer(changed)
@@ -339,7 +352,7 @@ class Control:
             phone_fits = given.phone is None or is_phone(given.phone)
             user_fits = given.user_id is None or is_user_id(given.user_id)
             if not (given.phone or given.user_id) or not phone_fits or not user_fits:
-                raise refuse(
+                raise Refusal(
                     400, "BAD_PERSONA", "phone (digits) or user_id (CC.letters and digits) is needed"
                 )
             if self.state.personas.get(given.id) != given:
@@ -347,14 +360,14 @@ class Control:
             return given
         persona = self.state.find_persona(given.removeprefix("+"))
         if persona is None:
-            raise refuse(404, "NO_SUCH_PERSONA", f"{given!r} is no persona, phone number or user id")
+            raise Refusal(404, "NO_SUCH_PERSONA", f"{given!r} is no persona, phone number or user id")
         return persona
 
     async def inbound(self, request: web.Request) -> web.Response:
         """A customer says something."""
         body = await body_of(request, _Inbound)
         if body.channel not in ("WHATSAPP_CLOUD", "WHATSAPP_BUSINESS"):
-            raise refuse(400, "NO_SUCH_CHANNEL", "This sandbox plays WHATSAPP_CLOUD")
+            raise Refusal(400, "NO_SUCH_CHANNEL", "This sandbox plays WHATSAPP_CLOUD")
         account = self._account(body.account)
         if body.client_ref and (known := self.state.client_refs.get(body.client_ref)) is not None:
             shown = self.state.messages.get(known)
@@ -363,7 +376,7 @@ class Control:
             message = checked_message(body.message)
             at = self._moment(message)
         except ValueError as error:
-            raise refuse(400, "BAD_MESSAGE", str(error)) from None
+            raise Refusal(400, "BAD_MESSAGE", str(error)) from None
         message.pop("timestamp", None)
         persona = self._speaker(body.persona)
         try:
@@ -371,7 +384,7 @@ class Control:
                 account.phone_number_id, persona, message, body.client_ref, at
             )
         except Full:
-            raise refuse(503, "BUSY", "Too many webhooks wait for the hub") from None
+            raise Refusal(503, "BUSY", "Too many webhooks wait for the hub") from None
         return answer({"id": said, "duplicate": False, "message": shown}, 201)
 
     @staticmethod
@@ -390,15 +403,15 @@ class Control:
     async def upload(self, request: web.Request) -> web.Response:
         """Bytes that a customer will send."""
         if request.content_length is not None and request.content_length > MAX_MEDIA:
-            raise refuse(400, "TOO_LARGE", f"At most {MAX_MEDIA} bytes")
+            raise Refusal(400, "TOO_LARGE", f"At most {MAX_MEDIA} bytes")
         try:
             data = await request.read()
             if not data:
-                raise refuse(400, "EMPTY", "The body is the file")
+                raise Refusal(400, "EMPTY", "The body is the file")
             mime_type = request.headers.get("Content-Type", "application/octet-stream")
             media = await self.graph.store_media(data, mime_type, request.query.get("filename"))
         except GraphError as error:
-            raise refuse(400, "TOO_LARGE", str(error)) from None
+            raise Refusal(400, "TOO_LARGE", str(error)) from None
         return answer(media, 201)
 
     async def media(self, request: web.Request) -> web.StreamResponse:
@@ -406,7 +419,7 @@ class Control:
         media = self.state.media.get(request.match_info["id"])
         path: Path = self.state.media_folder / (media.id if media else "")
         if media is None or not await asyncio.to_thread(path.is_file):
-            raise refuse(404, "NO_SUCH_MEDIA", "Unknown or deleted")
+            raise Refusal(404, "NO_SUCH_MEDIA", "Unknown or deleted")
         headers = {
             "Content-Type": media.mime_type,
             "X-Content-Type-Options": "nosniff",
@@ -418,7 +431,7 @@ class Control:
         """A further business number."""
         account = await body_of(request, Account)
         if not account.phone_number_id.isdigit() or not account.waba_id.isdigit():
-            raise refuse(400, "BAD_BODY", "phone_number_id and waba_id are digits")
+            raise Refusal(400, "BAD_BODY", "phone_number_id and waba_id are digits")
         self.state.set_account(account)
         await self.state.journal.flush()
         return answer(account, 201)
@@ -493,7 +506,7 @@ class Control:
         """Moves or stops it."""
         body = await body_of(request, _Clock)
         if not abs(body.advance_s) <= MAX_ADVANCE_S:
-            raise refuse(400, "BAD_BODY", f"advance_s is at most {MAX_ADVANCE_S}")
+            raise Refusal(400, "BAD_BODY", f"advance_s is at most {MAX_ADVANCE_S}")
         if body.frozen is not None:
             self.provider.clock.freeze(body.frozen)
         self.provider.clock.advance(body.advance_s)
@@ -538,7 +551,7 @@ class Control:
         try:
             fault = self.provider.faults.add(order)
         except ValueError as error:
-            raise refuse(400, "BAD_FAULT", str(error)) from None
+            raise Refusal(400, "BAD_FAULT", str(error)) from None
         return answer(fault, 201)
 
     async def clear_faults(self, request: web.Request) -> web.Response:
@@ -551,7 +564,7 @@ class Control:
         number = request.match_info["id"]
         fault = self.provider.faults.active.pop(int(number), None) if number.isdigit() else None
         if fault is None:
-            raise refuse(404, "NO_SUCH_FAULT", "GET /_ctl/fault lists them")
+            raise Refusal(404, "NO_SUCH_FAULT", "GET /_ctl/fault lists them")
         return answer(fault)
 
     async def reset(self, request: web.Request) -> web.Response:

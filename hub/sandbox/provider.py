@@ -320,9 +320,10 @@ class Provider:
         shown = self.state.apply_said(said)
         if shown is not None:
             self.state.tell(persona.id, "message", message=shown)
+        event = self._message_event(said)  # before the number changes: a change is told from the old one
         if message.get("type") == "system":
             self._change_number(persona, message)
-        self.courier.add(self._message_event(said))
+        self.courier.add(event)
         return said.id, shown
 
     def _change_number(self, persona: Persona, message: Json) -> None:

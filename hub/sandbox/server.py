@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 
 from hub.sandbox.config import SandboxConfig
-from hub.sandbox.control import Control
+from hub.sandbox.control import Control, Handler, refusals
 from hub.sandbox.graph import Graph
 from hub.sandbox.provider import Provider
 
@@ -28,7 +28,6 @@ WEB_DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 MAX_BODY = 17 * 1024 * 1024
 """The largest upload (16 MiB) and its multipart frame."""
 PROVIDER: web.AppKey[Provider] = web.AppKey("provider", Provider)
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _NOT_BUILT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Phone page</title>
 <body style="font:16px system-ui;max-width:40rem;margin:4rem auto;padding:0 1rem">
@@ -110,9 +109,8 @@ def make_app(config: SandboxConfig) -> web.Application:
     """The whole sandbox as an application; state is rebuilt here, delivery starts with the application."""
     provider = Provider(config)
     graph = Graph(provider)
-    app = web.Application(
-        client_max_size=MAX_BODY, middlewares=[] if config.allow_remote else [_loopback_only]
-    )
+    guards = [refusals] if config.allow_remote else [_loopback_only, refusals]
+    app = web.Application(client_max_size=MAX_BODY, middlewares=guards)
     app[PROVIDER] = provider
     app.cleanup_ctx.append(_provider_runs)
     app.router.add_route("*", "/graph/{tail:.*}", graph.handle)

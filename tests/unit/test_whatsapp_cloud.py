@@ -34,6 +34,7 @@ from hub.channels.whatsapp_cloud import (
     render_media_lookup,
     render_read_mark,
 )
+from tests.fakes.whatsapp import pywa_client, pywa_reads
 
 PAYLOADS = {
     path.stem: json.loads(path.read_text())
@@ -447,3 +448,12 @@ def test_registry_finds_adapters() -> None:
     assert adapter_for("WHATSAPP_CLOUD") is adapter_for("WHATSAPP_BUSINESS") is ADAPTERS["WHATSAPP_CLOUD"]
     assert adapter_for("CARRIER_PIGEON") is None
     assert adapter_for_webhook("whatsapp-cloud-webhook") is ADAPTERS["WHATSAPP_CLOUD"]
+
+
+@pytest.mark.parametrize("name", [name for name, payload in PAYLOADS.items() if "pywa" in payload])
+def test_the_samples_are_what_a_third_party_parser_expects(name: str) -> None:
+    """So that a mistake in our samples is found by code we did not write."""
+    wa = pywa_client()
+    read = pywa_reads(wa)
+    assert wa.webhook_update_handler(body_of(name)) == ("ok", 200)
+    assert [type(update).__name__ for update in read] == [PAYLOADS[name]["pywa"]]

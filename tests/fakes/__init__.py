@@ -1,0 +1,1 @@
+"""Small servers and clients that stand around the product in tests."""
