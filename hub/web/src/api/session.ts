@@ -1,6 +1,7 @@
 /** Who is signed in. The access token lives in memory only; a reload asks for a new one with the HttpOnly cookie. */
 import { create } from "zustand";
-import { nullable, num, object, str } from "../lib/parse";
+import { bool, nullable, num, object, str } from "../lib/parse";
+import { load, save } from "../lib/storage";
 import { type Answer, ApiError, type Call, send } from "./http";
 
 const user = object({ id: str, email: nullable(str) });
@@ -16,6 +17,10 @@ export const useSession = create<SessionState>()(() => ({ status: "unknown" }));
 /** Sign-in and refresh name the web app: then the refresh token travels in the cookie only. */
 const CLIENT = { "X-Hub-Client": "web" };
 
+/** Whether this browser may hold a cookie to go on with. A newcomer is not asked for one, and the cookie itself cannot
+ * be seen from here. */
+const HINT = "hub.session";
+
 let token: { text: string; staleAt: number } | null = null;
 let refreshing: Promise<string> | null = null;
 
@@ -23,6 +28,7 @@ function accept(answer: Answer): string {
   const parsed = tokenAnswer(answer.body, "token");
   // A minute early, so that a request never starts with a token that expires on its way.
   token = { text: parsed.access_token, staleAt: Date.now() + Math.max(5, parsed.expires_in - 60) * 1000 };
+  save(HINT, true);
   const known = useSession.getState();
   if (known.status !== "signed-in" || known.userId !== parsed.user.id) {
     useSession.setState({ status: "signed-in", userId: parsed.user.id, email: parsed.user.email ?? "" }, true);
@@ -32,6 +38,7 @@ function accept(answer: Answer): string {
 
 function forget(reason: "none" | "expired" | "signed-out"): void {
   token = null;
+  save(HINT, false);
   useSession.setState({ status: "anonymous", reason }, true);
 }
 
@@ -39,6 +46,12 @@ export async function signIn(email: string, password: string): Promise<void> {
   accept(
     await send("/auth/v1/token?grant_type=password", { method: "POST", headers: CLIENT, body: { email, password } }),
   );
+}
+
+/** Goes on with the session of an earlier visit, if there was one. Never rejects: an absent hub is no answer. */
+export async function resume(): Promise<void> {
+  if (!load(HINT, bool, false)) forget("none");
+  else await refresh().catch(() => undefined);
 }
 
 /** A new access token; concurrent callers share one request, because a refresh token is used once. */

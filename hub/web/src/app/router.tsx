@@ -2,7 +2,7 @@
 import {
   createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect, Outlet,
 } from "@tanstack/react-router";
-import { refresh, useSession } from "../api/session";
+import { resume, useSession } from "../api/session";
 import { isRecord } from "../lib/parse";
 import { QUEUES, type Queue } from "../realtime/live";
 import { Shell } from "./Shell";
@@ -12,7 +12,7 @@ const root = createRootRoute({ component: Outlet, notFoundComponent: NotFound, e
 
 /** Who is signed in is asked once, with the cookie; a hub that is away is not an answer. */
 async function known(): Promise<ReturnType<typeof useSession.getState>> {
-  if (useSession.getState().status === "unknown") await refresh().catch(() => undefined);
+  if (useSession.getState().status === "unknown") await resume();
   return useSession.getState();
 }
 

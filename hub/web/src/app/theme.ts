@@ -1,6 +1,7 @@
 /** The look: warm paper and ink, a pine green that only marks what can be done or has been done by us. */
 import {
-  ActionIcon, Button, type CSSVariablesResolver, type MantineColorsTuple, Menu, Modal, Popover, Tooltip, createTheme,
+  ActionIcon, Button, type CSSVariablesResolver, type MantineColorsTuple, Menu, Modal, Popover, Tooltip,
+  type VariantColorsResolver, createTheme, defaultVariantColorsResolver,
 } from "@mantine/core";
 
 const pine: MantineColorsTuple = [
@@ -13,7 +14,20 @@ const night: MantineColorsTuple = [
   "#e4eae7", "#c3ccc8", "#a3afaa", "#84918c", "#4d5a55", "#37433f", "#27312e", "#1c2422", "#151b1a", "#0e1312",
 ];
 
+/** Filled in our own green is the same pair of tokens everywhere: Mantine computes its contrast for one scheme only. */
+const colorsOf: VariantColorsResolver = (input) => {
+  const colors = defaultVariantColorsResolver(input);
+  if (input.variant !== "filled" || (input.color ?? input.theme.primaryColor) !== "pine") return colors;
+  return {
+    ...colors,
+    background: "var(--pine)",
+    hover: "color-mix(in srgb, var(--pine) 88%, var(--ink))",
+    color: "var(--on-pine)",
+  };
+};
+
 export const theme = createTheme({
+  variantColorResolver: colorsOf,
   colors: { pine, gray: stone, dark: night },
   primaryColor: "pine",
   primaryShade: { light: 8, dark: 4 },

@@ -25,7 +25,8 @@ export function initials(name: string): string {
   const picked = words.length > 1 ? [words[0], words[words.length - 1]] : [words[0]];
   return picked
     .map((word) => (word ? (Array.from(word.replace(/^[^\p{L}\p{N}]+/u, ""))[0] ?? "") : ""))
-    .join("")
+    // Arabic letters would join up to a word that nobody wrote.
+    .join("\u200c")
     .toLocaleUpperCase();
 }
 

@@ -84,7 +84,10 @@ const setInbox = (inbox: Inbox): void => useLive.setState({ inbox });
 
 /** Connects as `userId`. `onTables` hears which tables changed, so that other lists can be read again. */
 export function startLive(userId: string, onTables: (tables: ReadonlySet<string>) => void): void {
+  // The page beneath may have asked for its conversation before the frame around it starts the stream.
+  const wanted = open;
   stopLive();
+  open = wanted;
   me = userId;
   tablesChanged = onTables;
   useLive.setState({ ...initial, outbox: loadOutbox(userId) }, true);
@@ -277,7 +280,7 @@ async function readSnapshots(): Promise<void> {
     if (stale()) return;
     useLive.setState({ complete, loading: false, failure: null });
     setInbox(dropThreads(inboxNow(), new Set(open ? [open] : [])));
-    if (open) await readThread(open);
+    if (open) await Promise.all([readConversation(open), readThread(open)]);
     tablesChanged(new Set(["*"]));
     recountSoon();
     snapshotTry = 0;

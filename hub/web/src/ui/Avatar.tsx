@@ -22,8 +22,13 @@ export interface AvatarProps {
 /** Initials on a tint of their own. Decorative: the name stands beside it or in the label of its parent. */
 export function Avatar({ name, size = "md", online = false, className }: AvatarProps) {
   return (
-    <span className={cx(css.avatar, css[size], className)} data-hue={hueOf(name)} aria-hidden>
-      <bdi>{initials(name) || "?"}</bdi>
+    <span
+      className={cx(css.avatar, css[size], className)}
+      data-hue={hueOf(name)}
+      // Drawn by the style sheet: as text it would be part of the label of the button around it.
+      data-initials={initials(name) || "?"}
+      aria-hidden
+    >
       {online && <span className={css.dot} />}
     </span>
   );

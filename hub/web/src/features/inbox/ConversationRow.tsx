@@ -1,4 +1,5 @@
 import { Link } from "@tanstack/react-router";
+import { Reply } from "lucide-react";
 import { memo } from "react";
 import { useTranslation } from "react-i18next";
 import type { ChannelAccount, Contact, Conversation, ConversationRead } from "../../api/models";
@@ -55,22 +56,27 @@ export const ConversationRow = memo(function ConversationRow(props: Conversation
       </span>
       <span className={css.body}>
         <span className={css.line}>
-          <bdi className={css.name}>{name}</bdi>
+          <span className={css.name} dir="auto">
+            {name}
+          </span>
           <Viewers names={viewers} label={t("list.viewing", { names: viewers.join(", ") })} />
           <time className={css.time} dateTime={at} title={fullTime(at, lang)}>
             {rowTime(at, now, lang)}
           </time>
         </span>
         <span className={css.line}>
-          <span className={css.preview} dir="auto">
+          <span className={css.preview}>
             {typing ? (
               <em className={css.typing}>{t("list.typing")}</em>
             ) : preview === "" ? (
               t("list.noText")
-            ) : row.last_message_direction === "OUTBOUND" ? (
-              t("list.you", { text: preview })
             ) : (
-              preview
+              <>
+                {row.last_message_direction === "OUTBOUND" && <Reply size={13} className="mirrored" aria-hidden />}
+                <span className={css.previewText} dir="auto">
+                  {preview}
+                </span>
+              </>
             )}
           </span>
           {assignee && (

@@ -2,7 +2,8 @@ import { ActionIcon, Button, Menu, Skeleton, Tooltip } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import {
-  Archive, ArchiveRestore, ArrowLeft, Check, ChevronDown, PanelRightClose, PanelRightOpen, SearchX, UserCheck, UserX,
+  Archive, ArchiveRestore, ArrowLeft, Check, ChevronDown, PanelRightClose, PanelRightOpen, SearchX, UserCheck, UserPlus,
+  UserX,
 } from "lucide-react";
 import { useTranslation } from "react-i18next";
 import { LinkBadge } from "../../app/LinkBadge";
@@ -134,7 +135,9 @@ function AssignMenu({ conversation, me, opened, onOpened }: AssignMenuProps) {
           className={css.assign}
           aria-label={t("thread.assignLabel", { name })}
           rightSection={<ChevronDown size={14} aria-hidden />}
-          leftSection={conversation.assignee_id ? <Avatar name={name} size="xs" /> : undefined}
+          leftSection={
+            conversation.assignee_id ? <Avatar name={name} size="xs" /> : <UserPlus size={16} className={css.assignIcon} />
+          }
         >
           <bdi className={css.assignText}>{name}</bdi>
         </Button>

@@ -27,6 +27,8 @@ export function WelcomeCard() {
 
   const phone = config?.demo?.phone_url;
   if (!phone || steps.dismissed || (all && !lingering)) return null;
+  // Only the step that is next explains itself; three explanations would hide the list.
+  const next = !steps.wrote ? 1 : !steps.answered ? 2 : 3;
   const done = [steps.wrote, steps.answered, steps.built].filter(Boolean).length;
 
   return (
@@ -39,13 +41,13 @@ export function WelcomeCard() {
         </ActionIcon>
       </header>
       <ol className={css.steps}>
-        <Step number={1} done={steps.wrote} title={t("welcome.write")} hint={t("welcome.writeHint")}>
+        <Step number={1} next={next} done={steps.wrote} title={t("welcome.write")} hint={t("welcome.writeHint")}>
           <Button component="a" href={phone} target="_blank" rel="noopener noreferrer" size="compact-sm">
             {t("welcome.writeAction")}
           </Button>
         </Step>
-        <Step number={2} done={steps.answered} title={t("welcome.answer")} hint={t("welcome.answerHint")} />
-        <Step number={3} done={steps.built} title={t("welcome.build")} hint={t("welcome.buildHint")}>
+        <Step number={2} next={next} done={steps.answered} title={t("welcome.answer")} hint={t("welcome.answerHint")} />
+        <Step number={3} next={next} done={steps.built} title={t("welcome.build")} hint={t("welcome.buildHint")}>
           <Button component={Link} to="/settings/api" size="compact-sm" variant="default">
             {t("welcome.buildAction")}
           </Button>
@@ -57,13 +59,14 @@ export function WelcomeCard() {
 
 interface StepProps {
   number: number;
+  next: number;
   done: boolean;
   title: string;
   hint: string;
   children?: React.ReactNode;
 }
 
-function Step({ number, done, title, hint, children }: StepProps) {
+function Step({ number, next, done, title, hint, children }: StepProps) {
   const { t } = useTranslation();
   return (
     <li className={cx(css.step, done && css.done)}>
@@ -74,8 +77,8 @@ function Step({ number, done, title, hint, children }: StepProps) {
         <p className={css.title}>
           {title} {done && <span className="sr-only">({t("welcome.done")})</span>}
         </p>
-        {!done && <p className={css.hint}>{hint}</p>}
-        {!done && children}
+        {!done && number === next && <p className={css.hint}>{hint}</p>}
+        {!done && number === next && children}
       </div>
     </li>
   );
