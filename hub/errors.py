@@ -4,6 +4,7 @@
     ├─ BadRequest 400 · ValidationFailed 422 · PayloadTooLarge 413 · UnsupportedMedia 415
     ├─ AuthenticationFailed 401 · InvalidApiKey 401
     ├─ InsufficientPermissions 403 · NotFound 404 · MethodNotAllowed 405
+    ├─ NotAcceptable 406 · RangeNotSatisfiable 416
     ├─ Conflict 409 (ReplyConflict: a colleague answered meanwhile)
     ├─ RateLimited 429
     └─ Unavailable 503 (the database or a provider is away; Retry-After)
@@ -69,6 +70,14 @@ class MethodNotAllowed(HubError):
     code, status, rest_code = "METHOD_NOT_ALLOWED", 405, "PGRST117"
 
 
+class NotAcceptable(HubError):
+    code, status, rest_code = "NOT_ACCEPTABLE", 406, "PGRST107"
+
+
+class RangeNotSatisfiable(HubError):
+    code, status, rest_code = "RANGE_NOT_SATISFIABLE", 416, "PGRST103"
+
+
 class Conflict(HubError):
     code, status, rest_code = "CONFLICT", 409, "23505"
 
@@ -116,6 +125,13 @@ _CONSTRAINT_MESSAGES: dict[str, str] = {
 }
 
 
+def _checked_column(table: str | None, constraint: str | None) -> str | None:
+    """The column that a check speaks of, by our rule for names: <table>_<column>_check."""
+    if table and constraint and constraint.startswith(f"{table}_") and constraint.endswith("_check"):
+        return constraint[len(table) + 1 : -len("_check")]
+    return None
+
+
 def from_database(error: asyncpg.PostgresError) -> HubError | None:
     """The refusal a database error stands for; None when it is a bug of ours. DETAIL never leaves: it may quote
     another organization's values (foreign keys and unique indexes ignore row security)."""
@@ -128,9 +144,15 @@ def from_database(error: asyncpg.PostgresError) -> HubError | None:
         return Conflict(
             said or "A referenced row does not exist, or is still in use", hint=constraint, rest_code=state
         )
-    if state in ("23514", "23502"):
+    if state == "23514":
+        field = _checked_column(getattr(error, "table_name", None), constraint)
+        text = said or f"{field or 'This value'} is not allowed here"
+        return ValidationFailed("Validation error", details={"field": field, "message": text}, hint=constraint, rest_code=state)
+    if state == "23502":
         column = getattr(error, "column_name", None)
-        return BadRequest(said or str(error).split("\n")[0], hint=constraint or column, rest_code=state)
+        return BadRequest(f"{column} must not be null" if column else "A required value is missing", hint=column, rest_code=state)
+    if state == "HUB04":
+        return NotFound(str(error).split("\n")[0])
     if state == "42501":
         return InsufficientPermissions(
             "You may not do this", hint="Ask an administrator of your organization", rest_code=state

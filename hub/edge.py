@@ -1,0 +1,185 @@
+"""The one middleware: request ids, CORS, refusals as bodies, security and rate headers, metrics, the access log.
+
+One layer and not six, because every layer is paid on every webhook.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address, ip_network
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from hub.errors import AuthenticationFailed, HubError, UnsupportedMedia
+from hub.http_errors import as_refusal, error_response, surface_of
+from hub.metrics import HTTP_SECONDS
+from hub.resources import ALLOWANCE, PRINCIPAL, RATE, REQUEST_ID, SETTINGS
+from hub.settings import Settings
+
+log = structlog.get_logger()
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_GIVEN_ID = re.compile(r"[\w.:-]{8,80}", re.ASCII)
+_API: Final = ("/rest/v1", "/auth/v1", "/functions/v1", "/storage/v1", "/realtime/v1")
+_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"))
+_SLOW_S: Final = 1.0
+_CORS: Final = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, "
+    "Transfer-Encoding, Range-Unit, Preference-Applied, Proxy-Status, Retry-After, X-Request-Id, X-RateLimit-Limit, "
+    "X-RateLimit-Remaining, X-RateLimit-Reset, X-Total-Count, Link, X-Supabase-Api-Version",
+}
+_SECURITY: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_HSTS: Final = "max-age=31536000"
+_API_VERSION: Final = "X-Supabase-Api-Version"
+
+
+class _Internal(HubError):
+    """A bug of ours, as its caller sees it."""
+
+    code, status, rest_code = "INTERNAL_ERROR", 500, "XX000"
+
+
+@web.middleware
+async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Around every request; see the module."""
+    started = time.perf_counter()
+    request_id = request.headers.get("X-Request-Id", "")
+    if not _GIVEN_ID.fullmatch(request_id):
+        request_id = secrets.token_hex(8)
+    request[REQUEST_ID] = request_id
+    path = request.path
+    is_api = path.startswith(_API)
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        if is_api and request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            response: web.StreamResponse = _preflight(request)
+        else:
+            response = await _answer(request, handler, is_api)
+        if not response.prepared:
+            _dress(request, response, is_api)
+        _account(request, response, time.perf_counter() - started)
+    return response
+
+
+async def _answer(request: web.Request, handler: Handler, is_api: bool) -> web.StreamResponse:
+    surface = surface_of(request.path)
+    try:
+        if "Content-Encoding" in request.headers and request.headers["Content-Encoding"].lower() != "identity":
+            raise UnsupportedMedia("Compressed bodies are not accepted", hint="Send the body without Content-Encoding")
+        return await handler(request)
+    except Exception as error:
+        refusal = as_refusal(error)
+        if refusal is None:
+            if isinstance(error, web.HTTPException):
+                return error  # a redirect or the like
+            log.exception("request.failed", route=route_of(request), method=request.method)
+            refusal = _Internal("Something went wrong here. Give the request id to whoever runs this hub.")
+        elif isinstance(refusal, AuthenticationFailed) and is_api and ALLOWANCE not in request:
+            refusal = await _count_stranger(request) or refusal
+        principal = request.get(PRINCIPAL)
+        anonymous = principal is not None and principal.kind == "anon"
+        return error_response(refusal, surface, request[REQUEST_ID], anonymous=anonymous)
+
+
+async def _count_stranger(request: web.Request) -> HubError | None:
+    """Callers without a valid credential are limited by address, so that nobody can try keys without end."""
+    settings = request.app[SETTINGS]
+    address = client_address(request, settings)
+    request[ALLOWANCE], refusal = await request.app[RATE].hit("address", address, settings.rate_address)
+    return refusal
+
+
+def _preflight(request: web.Request) -> web.Response:
+    asked = request.headers.get("Access-Control-Request-Headers", "")
+    headers = {
+        "Access-Control-Allow-Methods": "GET,POST,PATCH,PUT,DELETE,OPTIONS,HEAD",
+        "Access-Control-Max-Age": "86400",
+        "Vary": "Access-Control-Request-Headers",
+    }
+    if asked:
+        headers["Access-Control-Allow-Headers"] = asked
+    return web.Response(status=204, headers=headers)
+
+
+def _dress(request: web.Request, response: web.StreamResponse, is_api: bool) -> None:
+    """Headers that every answer has."""
+    headers = response.headers
+    headers.update(_SECURITY)
+    headers["X-Request-Id"] = request[REQUEST_ID]
+    if is_api:
+        headers.update(_CORS)
+        version = request.headers.get(_API_VERSION)
+        if version and request.path.startswith("/auth/"):
+            headers[_API_VERSION] = version[:20]
+    if "Cache-Control" not in headers:
+        headers["Cache-Control"] = "no-store"
+    allowance = request.get(ALLOWANCE)
+    if allowance is not None:
+        headers.update(allowance.headers())
+    if request.app[SETTINGS].secure:
+        headers["Strict-Transport-Security"] = _HSTS
+    headers["Server"] = "hub"
+
+
+def _account(request: web.Request, response: web.StreamResponse, took_s: float) -> None:
+    route = route_of(request)
+    method = request.method if request.method in _METHODS else "OTHER"
+    HTTP_SECONDS.labels(route, method, str(response.status)).observe(took_s)
+    if response.status < 400 and (took_s < _SLOW_S or response.status == 101):
+        return
+    principal = request.get(PRINCIPAL)
+    log.info(
+        "request",
+        method=request.method,
+        route=route,
+        status=response.status,
+        took_ms=round(took_s * 1000, 1),
+        organization_id=str(principal.organization_id) if principal and principal.organization_id else None,
+    )
+
+
+def route_of(request: web.Request) -> str:
+    """The route's template, never the address asked for: labels and logs must not hold ids."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "(none)"
+
+
+def client_address(request: web.Request, settings: Settings) -> str:
+    """Who is at the other end; X-Forwarded-For counts only when it comes from a listed proxy, and then its last
+    entry that is no proxy of ours."""
+    remote = request.remote or "unknown"
+    if not settings.trusted_proxies:
+        return remote
+    forwarded = [part.strip() for part in ",".join(request.headers.getall("X-Forwarded-For", ())).split(",") if part.strip()]
+    hops = [*forwarded, remote]
+    while len(hops) > 1 and _is_trusted(hops[-1], settings.trusted_proxies):
+        hops.pop()
+    return hops[-1][:64]
+
+
+def network_of(address: str) -> str:
+    """The /24 or /64 of an address: what one household or attacker has many of."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network(f"{ip}/{24 if ip.version == 4 else 64}", strict=False))
+
+
+def _is_trusted(address: str, proxies: tuple[str, ...]) -> bool:
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    for proxy in proxies:
+        try:
+            if ip in ip_network(proxy, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False

@@ -1,0 +1,99 @@
+"""Log lines: an event name and fields, one JSON object a line (or coloured text on a terminal).
+
+Request, organization and session ids come from context variables. Message text, phone numbers, e-mail
+addresses, tokens and passwords are never logged: fields with such names are dropped here, and whatever looks
+like a token inside a text is masked, as the last step before the line is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any, Final
+
+import orjson
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+#: Names of fields that never reach a log, whoever passes them.
+DROPPED: Final = frozenset(
+    {
+        "access_token", "api_key", "authorization", "body", "content", "cookie", "email", "emails", "headers",
+        "message_text", "password", "payload", "phone", "phones", "preview", "refresh_token", "secret", "text",
+        "token", "wa_id",
+    }
+)  # fmt: skip
+_TOKENS = re.compile(
+    r"Bearer\s+[\w.~+/=-]+"
+    r"|\bcg_[0-9A-Za-z]{8,}"
+    r"|\bEAA[0-9A-Za-z]{10,}"
+    r"|/bot\d+:[\w-]+"
+    r"|\bwhsec_[\w-]+"
+    r"|\bsb_(?:secret|publishable)_[\w-]+"
+    r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]+"
+    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+_secrets: set[str] = set()
+
+
+def hide(values: Iterable[str]) -> None:
+    """Mask these strings wherever they would be logged from now on. Short ones are ignored: they would mask half the log."""
+    _secrets.update(v for v in values if len(v) >= 8)
+
+
+def mask(text: str) -> str:
+    """``text`` without live secrets and without anything shaped like a token."""
+    for secret in _secrets:
+        if secret in text:
+            text = text.replace(secret, "***")
+    return _TOKENS.sub("***", text)
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {k: _masked(v) for k, v in value.items() if k not in DROPPED}
+    if isinstance(value, (list, tuple)):
+        return [_masked(v) for v in value]
+    return value
+
+
+def _last_filter(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return {name: _masked(value) for name, value in event.items() if name not in DROPPED}
+
+
+def _dumps(event: EventDict, **_: Any) -> str:
+    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def configure(*, json: bool, level: int = logging.INFO) -> None:
+    """Set up structlog and send the standard library's loggers the same way. Called once by each process."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+    ]
+    last: list[Any] = [structlog.processors.format_exc_info, _last_filter]
+    if json or not sys.stderr.isatty():
+        renderer: Any = structlog.processors.JSONRenderer(serializer=_dumps)
+    else:
+        renderer = structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[*shared, *last, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)

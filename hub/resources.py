@@ -1,0 +1,82 @@
+"""What the parts of one hub process share: keys of the application, and how each resource opens and closes.
+
+Resources open in the order of ``CONTEXTS`` and close in reverse. None of them needs its server to be there:
+pools connect as they are used, so a hub starts and answers while Postgres or Redis is away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import redis.asyncio
+from aiohttp import web
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from hub.db.pool import Database
+from hub.domain.principal import Principal
+from hub.settings import Settings
+
+if TYPE_CHECKING:
+    from hub.auth.authenticator import Authenticator
+    from hub.auth.passwords import Passwords
+    from hub.auth.tokens import Keyring
+    from hub.channels.ingest import Ingest
+    from hub.channels.spool import Spool
+    from hub.events.publisher import Publisher
+    from hub.limits import Allowance, RateLimiter
+    from hub.realtime.fanout import Fanout
+    from hub.realtime.registry import Registry
+    from hub.rest.catalog import Catalog
+
+Redis = redis.asyncio.Redis
+
+SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
+DB: web.AppKey[Database] = web.AppKey("db")
+REDIS: web.AppKey[Redis] = web.AppKey("redis")
+AUTH: web.AppKey[Authenticator] = web.AppKey("auth")
+KEYRING: web.AppKey[Keyring] = web.AppKey("keyring")
+PASSWORDS: web.AppKey[Passwords] = web.AppKey("passwords")
+CATALOG: web.AppKey[Catalog] = web.AppKey("catalog")
+PUBLISHER: web.AppKey[Publisher] = web.AppKey("publisher")
+FANOUT: web.AppKey[Fanout] = web.AppKey("fanout")
+SESSIONS: web.AppKey[Registry] = web.AppKey("sessions")
+INGEST: web.AppKey[Ingest] = web.AppKey("ingest")
+SPOOL: web.AppKey[Spool] = web.AppKey("spool")
+RATE: web.AppKey[RateLimiter] = web.AppKey("rate")
+
+#: Of one request: its id, who is calling, what is left of the caller's rate limit.
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
+ALLOWANCE: web.RequestKey[Allowance] = web.RequestKey("allowance")
+
+# A command that takes longer is a Redis that is away; every caller then has a way of its own (guarantees 13).
+REDIS_COMMAND_S = 0.5
+REDIS_CONNECT_S = 1.0
+
+
+def make_redis(url: str) -> Redis:
+    """A client that fails fast and never repeats a command by itself. Nothing connects before the first use."""
+    options: dict[str, Any] = {
+        "socket_timeout": REDIS_COMMAND_S,
+        "socket_connect_timeout": REDIS_CONNECT_S,
+        "retry": Retry(NoBackoff(), 0),
+        "max_connections": 32,
+    }
+    client: Redis = redis.asyncio.Redis.from_url(url, **options)
+    return client
+
+
+async def database(app: web.Application) -> AsyncIterator[None]:
+    db = Database(app[SETTINGS].database_url, ("ingest", "api", "live", "admin"))
+    await db.open()
+    app[DB] = db
+    yield
+    await db.close()
+
+
+async def redis_client(app: web.Application) -> AsyncIterator[None]:
+    app[REDIS] = make_redis(app[SETTINGS].redis_url)
+    yield
+    await app[REDIS].aclose()
