@@ -385,6 +385,8 @@ def uv_environment() -> dict:
 def uv_settings(found: dict) -> dict:
     """pip's options as UV_* variables. Hashes are checked in any case, so any index may serve any package."""
     settings = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
+    # The system's certificates, as pip trusts them: a company's proxy may sign with its own.
+    settings["UV_SYSTEM_CERTS"] = "1"
     if found.get("index-url"):
         settings["UV_DEFAULT_INDEX"] = found["index-url"][-1]
     if found.get("extra-index-url"):

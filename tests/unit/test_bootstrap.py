@@ -170,6 +170,7 @@ def test_pips_configuration_reaches_uv() -> None:
     assert bootstrap.uv_settings(bootstrap.read_pip_configuration(PIP)) == {
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_NO_PROGRESS": "1",
+        "UV_SYSTEM_CERTS": "1",
         "UV_DEFAULT_INDEX": "https://mirror.example/simple",
         "UV_INDEX": "https://one.example/simple https://two.example/simple",
         "UV_FIND_LINKS": "/srv/wheels",  # the variable wins over the file
@@ -183,6 +184,7 @@ def test_without_pip_configuration_uv_keeps_its_defaults() -> None:
     assert set(bootstrap.uv_settings(bootstrap.read_pip_configuration(""))) == {
         "UV_INDEX_STRATEGY",
         "UV_NO_PROGRESS",
+        "UV_SYSTEM_CERTS",
     }
 
 
