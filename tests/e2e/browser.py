@@ -121,7 +121,9 @@ def _unpack(place: Path) -> None:
         if target.suffix == ".tar":
             folder = partial / ("" if target.stem in ("al2023", "swiftshader") else "fonts")
             with tarfile.open(fileobj=io.BytesIO(target.read_bytes())) as tar:
-                tar.extractall(folder, filter="data")
+                # Python 3.11.2 (Debian 12) has no filters yet; npm has checked the archive's hash.
+                safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+                tar.extractall(folder, **safe)
             target.unlink()
     fonts = partial / "fonts"
     if (fonts / "fonts").is_dir():  # the archive holds a folder of that name
