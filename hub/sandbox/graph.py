@@ -642,6 +642,7 @@ class Graph:
             "language": template.language,
             "status": template.status,
             "category": template.category,
+            "parameter_format": template.parameter_format,
             "components": template.components,
         }
         if template.status == "REJECTED":
@@ -671,7 +672,14 @@ class Graph:
                     paging["next"] = (
                         f"{request.scheme}://{request.host}{request.path}?after={page[-1].id}&limit={limit}"
                     )
-            return web.json_response({"data": [self._template_view(t) for t in page], "paging": paging})
+            summary = {
+                "total_count": len(found),
+                "message_template_count": len(mine),
+                "message_template_limit": 6000,
+                "are_translations_complete": False,
+            }
+            views = [self._template_view(t) for t in page]
+            return web.json_response({"data": views, "paging": paging, "summary": summary})
         if request.method == "DELETE":
             name = request.query.get("name", "")
             gone = [t for t in mine if t.name == name and request.query.get("hsm_id", t.id) == t.id]
@@ -697,6 +705,16 @@ class Graph:
             raise GraphError(100, "components must be objects")
         if self.state.find_template(waba, name, language) is not None:
             raise GraphError(100, "Content in this language already exists", subcode=2388024)
+        numbered = all(
+            name.strip().isdigit() for c in components for name in _VARIABLE.findall(str(c.get("text", "")))
+        )
+        parameter_format = str(body.get("parameter_format") or "POSITIONAL").upper()
+        if parameter_format not in ("POSITIONAL", "NAMED") or (
+            parameter_format == "POSITIONAL" and not numbered
+        ):
+            raise GraphError(
+                100, "Variables are numbered, or named with parameter_format NAMED", subcode=2388293
+            )
         serial = max((int(t.id) for t in self.state.templates.values()), default=int(waba)) + 1
         template = Template(
             id=str(serial),
@@ -705,6 +723,7 @@ class Graph:
             language=language,
             category=category,
             components=components,
+            parameter_format=parameter_format,
         )
         self.provider.submit_template(template)
         return web.json_response({"id": template.id, "status": template.status, "category": category})

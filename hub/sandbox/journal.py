@@ -93,6 +93,7 @@ class Template(msgspec.Struct, kw_only=True):
     language: str
     category: str
     components: list[dict[str, Any]]
+    parameter_format: str = "POSITIONAL"
     status: str = "PENDING"
     reason: str | None = None
     decided_at: float | None = None

@@ -169,13 +169,16 @@ def template_text(template: Template, body: dict[str, Any]) -> tuple[str, list[d
 
 def _starting_templates(waba_id: str) -> list[Template]:
     def template(serial: str, name: str, language: str, text: str, *more: dict[str, Any]) -> Template:
+        body: dict[str, Any] = {"type": "BODY", "text": text}
+        if "{{" in text:
+            body["example"] = {"body_text": [["Layla", "1042"]]}
         return Template(
             id=f"{waba_id}{serial}",
             waba_id=waba_id,
             name=name,
             language=language,
             category="UTILITY",
-            components=[{"type": "BODY", "text": text}, *more],
+            components=[body, *more],
             status="APPROVED",
             decided_at=0,
         )

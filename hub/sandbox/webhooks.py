@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import time
@@ -447,8 +448,10 @@ class Courier:
         error: str | None = None
         at = iso(self.timers.clock.now())
         began = time.perf_counter()
+        # aiohttp warns when more than a megabyte of plain bytes would be copied at once.
+        data = body if len(body) < 512 * 1024 else io.BytesIO(body)
         try:
-            async with self._client.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+            async with self._client.post(url, data=data, headers=headers, allow_redirects=False) as answer:
                 status = answer.status
                 await answer.read()
         except TimeoutError:
