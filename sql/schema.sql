@@ -33,6 +33,21 @@ CREATE TYPE app.ingest_item AS (
 	source text
 );
 
+CREATE FUNCTION app.add_identities(org uuid, schemes text[], ids text[], new_schemes text[], new_ids text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    contact uuid := app.contact_by_identities(org, schemes, ids);
+    i record;
+  begin
+    if contact is not null then
+      for i in select n.scheme, n.value from unnest(new_schemes, new_ids) n (scheme, value) order by 1, 2 loop
+        perform app.add_identity(org, contact, i.scheme, i.value, null);
+      end loop;
+    end if;
+  end $$;
+
 CREATE FUNCTION app.add_identity(org uuid, contact uuid, new_scheme text, new_value text, shown_as text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -49,6 +64,50 @@ CREATE FUNCTION app.add_identity(org uuid, contact uuid, new_scheme text, new_va
              emails = case when mail is null or mail = any (c.emails) then c.emails else c.emails || mail end
        where c.organization_id = org and c.id = contact and (not phone = any (c.phones) or not mail = any (c.emails));
     end if;
+  end $$;
+
+CREATE FUNCTION app.amend_messages(items jsonb) RETURNS SETOF integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    i record;
+    touched uuid[] := '{}';
+  begin
+    perform from public.conversations c
+     where (c.organization_id, c.id) in (
+       select m.organization_id, m.conversation_id
+         from jsonb_to_recordset(items) x (organization_id uuid, channel_account_id uuid, target_id text)
+         join public.messages m on m.organization_id = x.organization_id and m.channel_account_id = x.channel_account_id
+                               and m.provider_message_id = x.target_id)
+     order by c.organization_id, c.id for update;
+    for i in
+      select x.*, m.id as message_id, m.conversation_id, m.conv_seq, m.message_type, m.deleted_at, m.edited_at
+        from jsonb_to_recordset(items) x (n integer, organization_id uuid, channel_account_id uuid, target_id text, kind text,
+                                          content text, occurred_at timestamptz)
+        left join public.messages m on m.organization_id = x.organization_id and m.channel_account_id = x.channel_account_id
+                                   and m.provider_message_id = x.target_id
+       order by x.organization_id, m.id, x.occurred_at, x.n
+    loop
+      if i.message_id is null then
+        return next i.n;
+        continue;
+      end if;
+      update public.messages m
+         set content = case i.kind when 'edit' then i.content end,
+             metadata = case i.kind when 'edit' then m.metadata else '{}' end,
+             edited_at = case i.kind when 'edit' then i.occurred_at else m.edited_at end,
+             deleted_at = case i.kind when 'delete' then i.occurred_at end
+       where m.organization_id = i.organization_id and m.id = i.message_id and m.deleted_at is null
+         and (i.kind = 'delete' or m.edited_at is null or m.edited_at < i.occurred_at);
+      if found then
+        touched := touched || i.organization_id;
+        update public.conversations c
+           set last_message_preview = app.preview(case i.kind when 'edit' then i.content end, case i.kind when 'edit' then i.message_type else 'deleted' end)
+         where c.organization_id = i.organization_id and c.id = i.conversation_id and c.msg_seq = i.conv_seq;
+      end if;
+    end loop;
+    perform app.lock_streams(touched);
   end $$;
 
 CREATE FUNCTION app.apply_statuses(items jsonb) RETURNS uuid[]
@@ -153,6 +212,15 @@ CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease in
      order by c.due_at, c.message_id
   $$;
 
+CREATE FUNCTION app.contact_by_identities(org uuid, schemes text[], ids text[]) RETURNS uuid
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select x.contact_id from unnest(schemes, ids) with ordinality i (scheme, value, place)
+      join public.contact_identities x on x.organization_id = org and x.scheme = i.scheme and x.value = i.value
+     order by i.place limit 1
+  $$;
+
 CREATE FUNCTION app.contact_search(first_name text, last_name text, phones text[], emails text[], tags text[]) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -202,6 +270,26 @@ CREATE FUNCTION app.ctx() RETURNS jsonb
 CREATE FUNCTION app.current_user_id() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select (nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'user')::uuid $$;
+
+CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses bigint, idempotency_keys bigint, webhook_failures bigint, account_holds bigint)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with statuses as (
+      delete from app.pending_statuses p where p.ctid = any (array(
+        select ctid from app.pending_statuses where created_at < now() - interval '24 hours' limit batch for update skip locked)) returning 1
+    ), keys as (
+      delete from app.idempotency_keys k where k.ctid = any (array(
+        select ctid from app.idempotency_keys where created_at < now() - interval '24 hours' limit batch for update skip locked)) returning 1
+    ), failures as (
+      delete from app.webhook_failures f where f.ctid = any (array(
+        select ctid from app.webhook_failures where created_at < now() - interval '30 days' limit batch for update skip locked)) returning 1
+    ), holds as (
+      delete from app.account_holds h where h.ctid = any (array(
+        select ctid from app.account_holds where until < now() - interval '1 hour' limit batch for update skip locked)) returning 1
+    )
+    select (select count(*) from statuses), (select count(*) from keys), (select count(*) from failures), (select count(*) from holds)
+  $$;
 
 CREATE FUNCTION app.durability() RETURNS TABLE(setting text, value text)
     LANGUAGE sql STABLE
@@ -281,11 +369,11 @@ ALTER TABLE ONLY app.events FORCE ROW LEVEL SECURITY;
 CREATE FUNCTION app.event_frame(e app.events) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    select '{"type":"event","seq":' || e.seq || ',"event":' || json_build_object(
-      'id', e.id, 'type', e.type, 'table', e.table_name, 'op', e.op, 'names', e.names,
-      'entity_id', e.entity_id, 'contact_id', e.contact_id, 'conversation_id', e.conversation_id,
-      'actor', json_build_object('kind', e.actor_kind, 'user_id', e.actor_id),
-      'cause_id', e.cause_id, 'depth', e.depth, 'at', e.at, 'payload', e.payload)::text || '}'
+    select concat('{"type":"event","seq":', e.seq, ',"event":{"id":"', e.id, '","type":"', e.type, '","table":"', e.table_name, '","op":"', e.op,
+      '","names":', array_to_json(e.names), ',"entity_id":', coalesce('"' || e.entity_id || '"', 'null'),
+      ',"contact_id":', coalesce('"' || e.contact_id || '"', 'null'), ',"conversation_id":', coalesce('"' || e.conversation_id || '"', 'null'),
+      ',"actor":{"kind":"', e.actor_kind, '","user_id":', coalesce('"' || e.actor_id || '"', 'null'), '},"cause_id":', coalesce('"' || e.cause_id || '"', 'null'),
+      ',"depth":', e.depth, ',"at":', to_json(e.at), ',"payload":', e.payload, '}}')
   $$;
 
 CREATE FUNCTION app.event_names(table_name text, op text, before jsonb, after jsonb) RETURNS text[]
@@ -346,12 +434,12 @@ CREATE FUNCTION app.event_payload(before jsonb, after jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select case
-      when octet_length(full_payload::text) <= 8192 then full_payload
+      when pg_column_size(after) < 4096 or octet_length(after::text) < 8192 - 512 then
+        jsonb_build_object('row', after, 'changed', case when before is not null then app.changed_columns(before, after) end, 'truncated', false)
       else jsonb_build_object('row', jsonb_strip_nulls(jsonb_build_object('id', after -> 'id', 'user_id', after -> 'user_id',
                'conversation_id', after -> 'conversation_id', 'contact_id', after -> 'contact_id', 'conv_seq', after -> 'conv_seq', 'version', after -> 'version')),
              'changed', null, 'truncated', true)
     end
-    from (select jsonb_build_object('row', after, 'changed', case when before is not null then app.changed_columns(before, after) end, 'truncated', false)) p (full_payload)
   $$;
 
 CREATE FUNCTION app.extend_leases(token uuid, lease interval) RETURNS integer
@@ -575,6 +663,19 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
                                                  order by d.organization_id, d.step, d.conversation_id, d.conv_seq) from described d)) w;
   end $$;
 
+CREATE FUNCTION app.judge_template(org uuid, provider_template_id text, template_name text, template_language text, verdict text, why text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    update public.templates t
+       set status = verdict, provider_id = coalesce(t.provider_id, provider_template_id), rejection_reason = case verdict when 'REJECTED' then why end
+     where t.organization_id = org
+       and (t.provider_id = provider_template_id or (t.provider_id is null and t.name = template_name and t.language = template_language))
+       and (t.status, t.rejection_reason) is distinct from (verdict, case verdict when 'REJECTED' then why end);
+    return found;
+  end $$;
+
 CREATE FUNCTION app.keep_failure(org uuid, channel text, account uuid, why text, error text, headers jsonb, body bytea) RETURNS uuid
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -611,6 +712,28 @@ CREATE FUNCTION app.limit_event_rows() RETURNS trigger
     return null;
   end $$;
 
+CREATE FUNCTION app.live_standing(kinds text[], sessions uuid[], subjects uuid[], orgs uuid[]) RETURNS TABLE(n bigint, stands boolean, fingerprint text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select c.n,
+           case c.kind
+             when 'key' then exists (select from public.api_keys k where k.organization_id = c.org and k.id = c.subject
+                                        and k.revoked_at is null and (k.expires_at is null or k.expires_at > now()))
+             else not exists (select from auth.sessions s where s.id = c.session and s.revoked_at is not null)
+                  and (c.session is null or exists (select from auth.sessions s where s.id = c.session))
+                  and not exists (select from auth.users u where u.id = c.subject and u.banned_until > now())
+           end,
+           case c.kind
+             when 'key' then (select k.permissions::text from public.api_keys k where k.organization_id = c.org and k.id = c.subject)
+             else coalesce((select concat_ws(',', m.role, m.is_active, m.can_access_crm, m.can_access_pm, m.can_manage_team, m.can_manage_settings,
+                                             m.can_send_messages, m.can_read_messages, m.team_ids)
+                              from public.memberships m where m.organization_id = c.org and m.user_id = c.subject), 'none')
+                  || '@' || coalesce((select s.organization_id::text from auth.sessions s where s.id = c.session), '')
+           end
+      from unnest(kinds, sessions, subjects, orgs) with ordinality c (kind, session, subject, org, n)
+  $$;
+
 CREATE FUNCTION app.lock_streams(orgs uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -630,6 +753,18 @@ CREATE FUNCTION app.mark_sending(token uuid, message_ids uuid[], margin interval
 CREATE FUNCTION app.may_any(permissions text[]) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select coalesce(nullif(current_setting('hub.ctx', true), '')::jsonb -> 'permissions' ?| permissions, false) $$;
+
+CREATE FUNCTION app.note_opt_out(org uuid, schemes text[], ids text[], why text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    insert into public.suppressions (organization_id, scheme, value, reason, source)
+    select org, i.scheme, i.value, why, 'provider' from unnest(schemes, ids) i (scheme, value) order by 2, 3
+    on conflict (organization_id, scheme, value) do nothing;
+    update public.contacts c set opt_in_status = false
+     where c.organization_id = org and c.id = app.contact_by_identities(org, schemes, ids) and c.opt_in_status is distinct from false;
+  end $$;
 
 CREATE FUNCTION app.org() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1035,6 +1170,30 @@ CREATE FUNCTION app.verify_tokens(channel text) RETURNS TABLE(organization_id uu
     select s.organization_id, s.owner_id, s.ciphertext from app.secrets s
       join app.webhook_routes r on r.organization_id = s.organization_id and r.channel_account_id = s.owner_id and r.type = channel
      where s.owner_table = 'channel_accounts' and s.name = 'verify_token'
+  $$;
+
+CREATE FUNCTION app.webhook_accounts(channel text, keys text[], owners text[], accounts uuid[]) RETURNS TABLE(organization_id uuid, channel_account_id uuid, account_key text, owner_key text, secrets jsonb)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with found as (
+      select r.organization_id, r.channel_account_id from app.webhook_routes r where r.type = channel and r.account_key = any (keys)
+      union
+      select r.organization_id, r.channel_account_id from app.webhook_routes r where r.type = channel and r.channel_account_id = any (accounts)
+      union
+      select r.organization_id, r.channel_account_id
+        from app.webhook_routes r
+        join public.channel_accounts a on a.organization_id = r.organization_id and a.id = r.channel_account_id
+       where cardinality(owners) > 0 and r.type = channel and a.settings ->> 'waba_id' = any (owners)
+    )
+    select r.organization_id, r.channel_account_id, r.account_key, a.settings ->> 'waba_id',
+           (select jsonb_object_agg(s.name, s.ciphertext) from app.secrets s
+             where s.organization_id = r.organization_id and s.owner_table = 'channel_accounts' and s.owner_id = r.channel_account_id)
+      from found f
+      join app.webhook_routes r on r.organization_id = f.organization_id and r.channel_account_id = f.channel_account_id
+      join public.channel_accounts a on a.organization_id = f.organization_id and a.id = f.channel_account_id
+     where a.is_active
+     order by a.created_at, a.id
   $$;
 
 CREATE FUNCTION app.write_events(changes app.change[]) RETURNS TABLE(organization_id uuid, seq bigint, table_name text, frame text)
