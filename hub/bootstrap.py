@@ -34,7 +34,8 @@ STRICT = ("--require-hashes", "--only-binary=:all:")
 COMMANDS = {
     "run": ["-m", "hub", "run"],
     "migrate": ["-m", "hub", "migrate"],
-    "test": ["-m", "pytest", "-n", "2"],
+    # A file's tests share their servers, so they stay in one process.
+    "test": ["-m", "pytest", "-n", "2", "--dist", "loadfile"],
 }
 
 
