@@ -18,7 +18,7 @@ create or replace function app.place_message() returns trigger
       new.conv_seq := 0;                                 -- row security refuses the row right after this
       return new;
     end if;
-    select * into c from public.conversations where organization_id = new.organization_id and id = new.conversation_id for update;
+    select * into c from public.conversations where organization_id = new.organization_id and id = new.conversation_id for no key update;
     if not found then
       raise exception using errcode = '23503', message = 'No such conversation', constraint = 'messages_conversation_id_fkey', table = 'messages';
     end if;
@@ -116,7 +116,7 @@ create or replace function app.apply_statuses(items jsonb) returns uuid[]
         on conflict do nothing;
         continue;
       end if;
-      select * into m from public.messages where organization_id = i.organization_id and id = i.message_id for update;
+      select * into m from public.messages where organization_id = i.organization_id and id = i.message_id for no key update;
       if app.raise_status(m, i.provider_message_id, i.status, i.occurred_at, i.failure_code, i.failure_reason) then
         touched := touched || i.organization_id;
       end if;

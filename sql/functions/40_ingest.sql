@@ -95,7 +95,7 @@ create or replace function app.ingest_many(items jsonb)
        select k.organization_id, app.conversation_of(k.organization_id, k.channel_account_id, k.contact_id) from (
          select distinct b.organization_id, b.channel_account_id, contact[b.ordinality] as contact_id
            from unnest(batch) with ordinality b) k)
-     order by c.organization_id, c.id for update;
+     order by c.organization_id, c.id for no key update;
     -- whoever held those rows may have stored the same deliveries
     if app.unseen_items(batch) is distinct from batch then
       batch := app.unseen_items(batch);
@@ -122,7 +122,7 @@ create or replace function app.ingest_many(items jsonb)
       from unnest(batch) with ordinality b;
     perform from public.conversations c
       where (c.organization_id, c.id) in (select b.organization_id, conv[b.ordinality] from unnest(batch) with ordinality b)
-      order by c.organization_id, c.id for update;
+      order by c.organization_id, c.id for no key update;
 
     -- the messages, numbered on from where each conversation stands
     with made as (

@@ -99,7 +99,7 @@ create or replace function app.settle_sends(token uuid, results jsonb) returns s
       case r.outcome
         when 'accepted' then
           delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
-          select * into m from public.messages where organization_id = r.organization_id and id = r.message_id for update;
+          select * into m from public.messages where organization_id = r.organization_id and id = r.message_id for no key update;
           perform app.raise_status(m, r.provider_message_id, 'SENT', clock_timestamp(), null, null);
           for p in
             delete from app.pending_statuses s where s.organization_id = r.organization_id and s.channel_account_id = r.channel_account_id
