@@ -20,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -62,7 +64,7 @@ class Step:
 class Job:
     """A tool at work, its output in .cache/setup-<name>.log."""
 
-    def __init__(self, name: str, command: list, env: dict | None = None) -> None:
+    def __init__(self, name: str, command: Sequence[str | Path], env: dict[str, str] | None = None) -> None:
         self.log = CACHE / f"setup-{name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -99,7 +101,7 @@ class Job:
         return "\n".join([f"{what} The end of {self.log}:", *("    " + line for line in lines)])
 
 
-def main(arguments: list) -> int:
+def main(arguments: list[str]) -> int:
     verb, rest = (arguments or ["run"])[0], arguments[1:]
     if verb not in (*COMMANDS, "install", "lint"):
         print(__doc__.splitlines()[0])
@@ -181,18 +183,19 @@ def is_fresh(profile: str) -> bool:
 
 
 def modules_are_fresh(profile: str) -> bool:
-    return web_module().installed(dev=profile == "test")
+    return bool(web_module().installed(dev=profile == "test"))
 
 
 def web_is_fresh(profile: str) -> bool:
     web = web_module()
-    return web.built() and (profile == "run" or web.installed(dev=True))
+    return bool(web.built() and (profile == "run" or web.installed(dev=True)))
 
 
-def web_module():
+def web_module() -> Any:
     """hub/web/build.py, by path: this folder is not on sys.path."""
     if "hub_web_build" not in sys.modules:
         spec = importlib.util.spec_from_file_location("hub_web_build", BUILD)
+        assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules["hub_web_build"] = module
         writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
@@ -202,7 +205,7 @@ def web_module():
 
 
 @contextmanager
-def one_at_a_time():
+def one_at_a_time() -> Iterator[None]:
     """Two commands started at once in one checkout must not both write .venv."""
     with (CACHE / "setup.lock").open("w") as lock:
         if os.name != "nt":
@@ -326,13 +329,13 @@ def lint() -> int:
     return int(any(results))
 
 
-def pip() -> list:
+def pip() -> list[str | Path]:
     return [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
-def lock_entries(lock: Path) -> list:
+def lock_entries(lock: Path) -> list[str]:
     """A lock's requirements, each with its hashes, as text."""
-    entries: list = []
+    entries: list[str] = []
     for line in lock.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.startswith((" ", "\t")):
             if entries and not line.lstrip().startswith("#"):
@@ -346,7 +349,7 @@ def name_of(entry: str) -> str:
     return entry.split("==")[0].split("[")[0].strip().lower().replace("_", "-")
 
 
-def pip_configuration() -> dict:
+def pip_configuration() -> dict[str, list[str]]:
     """What pip is configured with, by files and variables: option → words."""
     listed = subprocess.run(
         [str(part) for part in [*pip(), "config", "list"]], capture_output=True, text=True, check=False
@@ -354,9 +357,9 @@ def pip_configuration() -> dict:
     return read_pip_configuration(listed.stdout)
 
 
-def read_pip_configuration(listed: str) -> dict:
+def read_pip_configuration(listed: str) -> dict[str, list[str]]:
     """`pip config list` as option → words; variables come after files and win."""
-    found: dict = {}
+    found: dict[str, list[str]] = {}
     for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
         key, _, value = line.partition("=")
         section, _, name = key.partition(".")
@@ -369,7 +372,7 @@ def read_pip_configuration(listed: str) -> dict:
     return found
 
 
-def npm_environment() -> dict:
+def npm_environment() -> dict[str, str]:
     """Ours; a certificate authority that pip was told of, and those of the system, hold for Node as well."""
     settings = {"NODE_USE_SYSTEM_CA": "1"}
     cert = pip_configuration().get("cert")
@@ -378,12 +381,12 @@ def npm_environment() -> dict:
     return {**settings, **os.environ}
 
 
-def uv_environment() -> dict:
+def uv_environment() -> dict[str, str]:
     """Ours, plus what pip is configured with: uv does not read pip's configuration."""
     return {**uv_settings(pip_configuration()), **os.environ}
 
 
-def uv_settings(found: dict) -> dict:
+def uv_settings(found: dict[str, list[str]]) -> dict[str, str]:
     """pip's options as UV_* variables. Hashes are checked in any case, so any index may serve any package."""
     settings = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
     # The system's certificates, as pip trusts them: a company's proxy may sign with its own.
