@@ -268,7 +268,7 @@ def install_tools() -> None:
 def install_packages(profile: str) -> None:
     step = Step("Python packages")
     lock = LOCKS[profile]
-    uv = [PYTHON.parent / "uv", "pip", "install", "--python", PYTHON]
+    uv: list[str | Path] = [PYTHON.parent / "uv", "pip", "install", "--python", PYTHON]
     job = Job("packages", [*uv, *STRICT, "-r", lock], uv_environment())
     note = ""
     if not job.wait(step):
