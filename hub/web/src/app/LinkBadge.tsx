@@ -24,7 +24,7 @@ export function LinkBadge({ quiet = false }: { quiet?: boolean }) {
   const phase = useLive((live) => live.phase);
   const degraded = useLive((live) => live.degraded);
   const failure = useLive((live) => live.failure);
-  const unsent = useLive((live) => unsentCount(live.outbox));
+  const unsent = useLive((live) => unsentCount(live.outbox, live.phase.name === "live"));
   const seconds = useSecondsUntil(phase.name === "waiting" ? phase.retryAt : null);
 
   const badge = ((): { tone: string; text: string; hint?: string; icon?: React.ReactNode } => {
@@ -63,6 +63,7 @@ export function LinkBadge({ quiet = false }: { quiet?: boolean }) {
 
   if (quiet && badge.tone === "live" && unsent === 0) return null;
   const text = unsent > 0 ? `${badge.text} · ${t("link.unsent", { count: unsent })}` : badge.text;
+  const tone = unsent > 0 && badge.tone === "live" ? "warn" : badge.tone;
   const body = (
     <>
       {badge.icon ?? <span className={css.dot} aria-hidden />}
@@ -71,13 +72,13 @@ export function LinkBadge({ quiet = false }: { quiet?: boolean }) {
   );
   if (phase.name === "waiting") {
     return (
-      <UnstyledButton className={cx(css.badge, css[badge.tone])} title={t("link.now")} onClick={reconnectNow}>
+      <UnstyledButton className={cx(css.badge, css[tone])} title={t("link.now")} onClick={reconnectNow}>
         {body}
       </UnstyledButton>
     );
   }
   return (
-    <span className={cx(css.badge, css[badge.tone])} title={badge.hint} data-testid="link-badge">
+    <span className={cx(css.badge, css[tone])} title={badge.hint} data-testid="link-badge">
       {body}
     </span>
   );

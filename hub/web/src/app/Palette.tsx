@@ -16,6 +16,7 @@ import { colleagueName, contactName } from "../lib/people";
 import { matches } from "../lib/text";
 import { useLive } from "../realtime/live";
 import { useOpenConversation } from "./open";
+import css from "./Palette.module.css";
 
 export const openPalette = (): void => spotlight.open();
 
@@ -141,6 +142,9 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
       scrollable
       maxHeight={440}
       radius="lg"
+      centered={false}
+      overlayProps={{ backgroundOpacity: 0.35, blur: 0 }}
+      classNames={{ action: css.action, actionsGroup: css.group }}
       filter={(query, entries) =>
         entries.filter(isGroup).flatMap((group) => {
           const found = group.actions.filter((action) =>

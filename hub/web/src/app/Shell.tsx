@@ -68,7 +68,13 @@ export function Shell() {
   // By place on the keyboard: on an Arabic layout `event.key` of K is "ن".
   useHotkeys([["mod+K", openPalette, { usePhysicalKeys: true }]], []);
   useHotkeys(
-    singleKeys ? [["shift+Slash", () => setHelp(true), { usePhysicalKeys: true }]] : [],
+    singleKeys
+      ? [
+          ["shift+Slash", () => setHelp(true), { usePhysicalKeys: true }],
+          // Where `?` stands somewhere else, both places open it.
+          ["shift+?", () => setHelp(true)],
+        ]
+      : [],
   );
 
   if (userId === null || session.status !== "signed-in") return null;

@@ -47,9 +47,17 @@ export const theme = createTheme({
     Button: Button.extend({ defaultProps: { size: "sm", fw: 560 } }),
     ActionIcon: ActionIcon.extend({ defaultProps: { variant: "subtle", color: "gray", size: 34 } }),
     Tooltip: Tooltip.extend({ defaultProps: { openDelay: 350, withArrow: true, fz: "xs" } }),
-    Menu: Menu.extend({ defaultProps: { shadow: "md", radius: "md", transitionProps: { duration: 90 } } }),
+    // Its placeholder for the first focus is a focusable child of role="menu" without a role, which axe refuses.
+    Menu: Menu.extend({
+      defaultProps: {
+        shadow: "md", radius: "md", transitionProps: { duration: 90 }, withInitialFocusPlaceholder: false,
+      },
+    }),
     Popover: Popover.extend({ defaultProps: { shadow: "md", radius: "md" } }),
-    Modal: Modal.extend({ defaultProps: { radius: "lg", centered: true } }),
+    Modal: Modal.extend({
+      defaultProps: { radius: "lg", centered: true, overlayProps: { backgroundOpacity: 0.45 } },
+      styles: { title: { fontWeight: 650, fontSize: "1rem" } },
+    }),
   },
 });
 

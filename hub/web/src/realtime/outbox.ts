@@ -103,9 +103,12 @@ export function nextDue(outbox: Outbox, now: number): number | null {
   return times.length ? Math.min(...times) : null;
 }
 
-/** How many a person would call unsent. */
-export function unsentCount(outbox: Outbox): number {
-  return outbox.filter((one) => one.state !== "accepted").length;
+/** How many a person would call unsent. On a live connection, one that is just on its way is none of them. */
+export function unsentCount(outbox: Outbox, live: boolean): number {
+  return outbox.filter((one) => {
+    if (one.state === "accepted") return false;
+    return !live || one.attempts > 0 || one.state === "conflict" || one.state === "refused";
+  }).length;
 }
 
 /** Codes after which the same message may be sent again later without anybody's help. */

@@ -191,7 +191,9 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
                   onMouseDown={(event) => event.preventDefault()}
                   onClick={() => insert(one)}
                 >
-                  <bdi className={css.quickName}>/{one.name}</bdi>
+                  <span className={css.quickName}>
+                    /<bdi>{one.name}</bdi>
+                  </span>
                   <span className={css.quickText} dir="auto">
                     {one.text}
                   </span>

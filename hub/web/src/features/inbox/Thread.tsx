@@ -83,9 +83,18 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
     if (!loaded || placed.current || newAfter === undefined || items.length === 0) return;
     placed.current = true;
     const line = items.findIndex((item) => item.kind === "new");
-    if (line >= 0 && items.length - line > UNREAD_TO_START_AT) virtual.scrollToIndex(line, { align: "start" });
-    else virtual.scrollToEnd();
+    if (line >= 0 && items.length - line > UNREAD_TO_START_AT) {
+      sticking.current = false;
+      virtual.scrollToIndex(line, { align: "start" });
+    } else virtual.scrollToEnd();
   }, [loaded, items, newAfter, virtual]);
+
+  // Whoever reads the end stays there, also when something is put in before the last bubble or a bubble grows.
+  const sticking = useRef(true);
+  const height = virtual.getTotalSize();
+  useLayoutEffect(() => {
+    if (placed.current && sticking.current && height > 0) virtual.scrollToEnd();
+  }, [height, items, virtual]);
 
   const shown = virtual.getVirtualItems();
   const atEnd = !placed.current || virtual.isAtEnd(END_PX);
@@ -144,6 +153,9 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
         // oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex
         tabIndex={0}
         data-testid="thread"
+        onScroll={({ currentTarget: box }) => {
+          sticking.current = box.scrollHeight - box.scrollTop - box.clientHeight < END_PX;
+        }}
       >
         {!loaded && <ThreadSkeleton />}
         {loaded && items.length === 0 && (
@@ -204,7 +216,14 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
         )}
       </div>
       {!atEnd && (
-        <button type="button" className={css.jump} onClick={() => virtual.scrollToEnd({ behavior: "smooth" })}>
+        <button
+          type="button"
+          className={css.jump}
+          onClick={() => {
+            sticking.current = true;
+            virtual.scrollToEnd();
+          }}
+        >
           <ArrowDown size={15} aria-hidden />
           {below > 0 ? t("thread.jump", { count: below }) : t("thread.jump")}
         </button>
