@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     demo: bool = False
     sandbox: bool = False
     sandbox_port: int = 0
+    sandbox_callback: str | None = None
+    """Where the sandbox posts its webhooks; None = this hub's own address."""
     webhook_spool: bool = True
     unsafe_durability: bool = False
     log_json: bool = False
@@ -171,6 +173,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         demo=r.flag("HUB_DEMO", False),
         sandbox=r.flag("HUB_SANDBOX", False),
         sandbox_port=r.integer("HUB_SANDBOX_PORT", 0, 0, 65535),
+        sandbox_callback=r.url("HUB_SANDBOX_CALLBACK", ("http", "https"))
+        if r.text("HUB_SANDBOX_CALLBACK")
+        else None,
         webhook_spool=r.flag("HUB_WEBHOOK_SPOOL", True),
         unsafe_durability=r.flag("HUB_UNSAFE_DURABILITY", False),
         log_json=log == "json",

@@ -52,11 +52,13 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @classmethod
     def from_settings(cls, settings: Any) -> SandboxConfig:
-        """From any object with some of the attributes sandbox_port, data_dir, port, sandbox_callback,
+        """From any object with some of the attributes sandbox_port, sandbox_callback, data_dir, host, port,
         meta_app_secret and meta_verify_token; an absent or None one leaves the default."""
 
         def given(name: str) -> Any:
-            return getattr(settings, name, None)
+            value = getattr(settings, name, None)
+            # A secret may be a str that hides itself from str(); here its value is wanted.
+            return str.__str__(value) if isinstance(value, str) else value
 
         chosen: dict[str, Any] = {
             "port": given("sandbox_port"),
@@ -66,5 +68,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "verify_token": given("meta_verify_token"),
         }
         if not chosen["callback_url"] and given("port"):
-            chosen["callback_url"] = f"http://127.0.0.1:{given('port')}/functions/v1/whatsapp-cloud-webhook"
+            host = given("host") or "127.0.0.1"
+            host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+            chosen["callback_url"] = f"http://{host}:{given('port')}/functions/v1/whatsapp-cloud-webhook"
         return cls(**{name: value for name, value in chosen.items() if value is not None and value != ""})

@@ -33,6 +33,8 @@ NOISE = (
     "unknown_status",
     "huge_body",
 )
+MAX_FAULTS = 1_000
+"""Each call looks at all of them; the spent ones go first."""
 NAMES = frozenset(
     BEFORE_ACCEPT
     + AFTER_ACCEPT
@@ -90,6 +92,9 @@ class Faults:
             raise ValueError(f"No fault {order.fault!r}; there are {', '.join(sorted(NAMES))}")
         if order.probability is not None and not 0 <= order.probability <= 1:
             raise ValueError("probability is between 0 and 1")
+        while len(self.active) >= MAX_FAULTS:
+            spent = next((f.id for f in self.active.values() if f.next == 0), next(iter(self.active)))
+            del self.active[spent]
         self._serial += 1
         count = order.next if order.next is not None or order.probability is not None else 1
         fault = Fault(

@@ -467,6 +467,8 @@ class State:
         if kind != "system":
             self.last_inbound[said.account, said.persona] = said.at
         if said.client_ref:
+            if len(self.client_refs) >= ALL_MESSAGES:
+                self.client_refs.pop(next(iter(self.client_refs)))
             self.client_refs[said.client_ref] = said.id
         if kind == "reaction":
             part = _part(said.message, "reaction")
