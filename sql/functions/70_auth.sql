@@ -1,0 +1,347 @@
+-- Who is calling: keys, users, sessions, refresh tokens, sign-in limits. Part of the closed list that crosses tenants;
+-- reached by the runtime's own login before any role is entered, except where a comment says otherwise.
+
+-- Keys of the deployment, sealed with HUB_SECRET_KEY: the HS256 secret of the project keys, ES256 keys, the pepper of API keys.
+create or replace function app.list_signing_keys()
+  returns table (kid text, algorithm text, public_jwk jsonb, sealed text, is_current boolean, created_at timestamptz)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$ select k.kid, k.algorithm, k.public_jwk, k.sealed, k.is_current, k.created_at from app.signing_keys k where k.retired_at is null order by k.created_at, k.kid $$;
+
+-- Two hubs may start at once: the first one's key of each kind stays.
+create or replace function app.add_signing_key(new_kid text, new_algorithm text, jwk jsonb, new_sealed text) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    perform pg_advisory_xact_lock(hashtextextended('signing_keys', 0));
+    insert into app.signing_keys (kid, algorithm, public_jwk, sealed)
+    select new_kid, new_algorithm, jwk, new_sealed
+     where not exists (select from app.signing_keys k where k.algorithm = new_algorithm and k.is_current and k.retired_at is null);
+  end $$;
+
+-- Returns the sentinel that stands, which is `fresh` where none stood before.
+create or replace function app.claim_sentinel(fresh text) returns text
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$ update app.hub_meta set sentinel = coalesce(sentinel, fresh) returning sentinel $$;
+
+create or replace function app.user_by_email(address text)
+  returns table (id uuid, encrypted_password text, banned boolean, confirmed boolean)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select u.id, u.encrypted_password, coalesce(u.banned_until > now(), false), u.email_confirmed_at is not null
+      from auth.users u where u.email = lower(address)
+  $$;
+
+-- A user as /auth/v1 shows it; nothing that could be guessed from (no password hash).
+create or replace function app.user_document(user_id uuid) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select jsonb_build_object('id', u.id, 'email', u.email, 'email_confirmed_at', u.email_confirmed_at, 'last_sign_in_at', u.last_sign_in_at,
+             'user_metadata', u.user_metadata, 'app_metadata', u.app_metadata, 'created_at', u.created_at, 'updated_at', u.updated_at)
+      from auth.users u where u.id = user_id
+  $$;
+
+create or replace function app.password_of(user_id uuid) returns text
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$ select u.encrypted_password from auth.users u where u.id = user_id $$;
+
+-- Seconds until this account may try again from this network; 0 when it may now. Ten failures from one network, fifty in
+-- all, or a hundred of any accounts from one network begin a delay that doubles up to 15 minutes; an hour of quiet ends it.
+create or replace function app.sign_in_delay(account text, network text) returns double precision
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    with counted as (
+      select 10 as allowed, f.failures, f.last_at from auth.sign_in_failures f
+       where f.account = sign_in_delay.account and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
+      union all
+      select 50, sum(f.failures), max(f.last_at) from auth.sign_in_failures f
+       where f.account = sign_in_delay.account and f.last_at > now() - interval '1 hour'
+      union all
+      select 100, f.failures, f.last_at from auth.sign_in_failures f
+       where f.account = '*' and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
+    )
+    select coalesce(max(greatest(0, extract(epoch from c.last_at - clock_timestamp()) + least(900, 2.0 ^ least(c.failures - c.allowed, 20)))), 0)::double precision
+      from counted c where c.failures >= c.allowed
+  $$;
+
+create or replace function app.sign_in_failed(account text, network text) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$
+    insert into auth.sign_in_failures as f (account, network) values (sign_in_failed.account, sign_in_failed.network), ('*', sign_in_failed.network)
+    on conflict (account, network) do update
+       set failures = case when f.last_at > now() - interval '1 hour' then f.failures + 1 else 1 end, last_at = now()
+  $$;
+
+create or replace function app.sign_in_succeeded(account text, network text) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$ delete from auth.sign_in_failures f where f.account = sign_in_succeeded.account and f.network = sign_in_succeeded.network $$;
+
+-- One `what` per `every`; counted here and not in Redis, so that it fails closed. True when it may go on.
+create or replace function app.may_repeat(what text, every interval) returns boolean
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$
+    with noted as (
+      insert into auth.sign_in_failures as f (account, network, failures) values (what, '-', 0)
+      on conflict (account, network) do update set last_at = now() where f.last_at <= now() - every
+      returning 1)
+    select exists (select from noted)
+  $$;
+
+-- The organization a session starts in: that of the user's last session while he is still a member there, else his oldest.
+create or replace function app.home_of(member uuid) returns uuid
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select coalesce(
+      (select s.organization_id from auth.sessions s join public.memberships m on m.organization_id = s.organization_id and m.user_id = member and m.is_active
+        where s.user_id = member order by s.id desc limit 1),
+      (select m.organization_id from public.memberships m where m.user_id = member and m.is_active order by m.created_at, m.organization_id limit 1))
+  $$;
+
+-- A session with its first refresh token. Writes the audit row of the sign-in in the same transaction.
+create or replace function app.open_session(member uuid, web boolean, agent text, address inet, first_hash bytea, request text)
+  returns uuid
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  declare
+    session uuid;
+    org uuid := app.home_of(member);
+  begin
+    insert into auth.sessions (user_id, organization_id, is_web, user_agent, ip) values (member, org, web, left(agent, 400), address)
+    returning id into session;
+    insert into auth.refresh_tokens (session_id, token_hash) values (session, first_hash);
+    update auth.users set last_sign_in_at = now() where id = member;
+    if org is not null then
+      insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, ip, request_id)
+      values (org, 'user', member, 'session.opened', 'sessions', session, address, request);
+    end if;
+    return session;
+  end $$;
+
+-- What a session may do now; no row when it is unknown. organization_id is null for a user who is a member of nothing (any more).
+create or replace function app.session_state(session uuid)
+  returns table (user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select s.user_id, m.organization_id, m.role,
+           array_remove(array[case when m.can_access_crm then 'can_access_crm' end, case when m.can_access_pm then 'can_access_pm' end,
+             case when m.can_manage_team then 'can_manage_team' end, case when m.can_manage_settings then 'can_manage_settings' end,
+             case when m.can_send_messages then 'can_send_messages' end, case when m.can_read_messages then 'can_read_messages' end], null),
+           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false)
+      from auth.sessions s
+      join auth.users u on u.id = s.user_id
+      left join public.memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id and m.is_active
+     where s.id = session
+  $$;
+
+-- Exchange a refresh token for its child. The session row serializes concurrent calls.
+-- outcome: fresh (the given child stands now) · again (`sealed` holds the child handed out before: the answer was lost, or
+-- another tab was faster) · unknown · reused (the family is revoked now) · ended
+create or replace function app.rotate_refresh(given_hash bytea, child_hash bytea, child_sealed text, window_s double precision)
+  returns table (outcome text, session_id uuid, user_id uuid, sealed text)
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  #variable_conflict use_column
+  declare
+    t auth.refresh_tokens;
+    child auth.refresh_tokens;
+    s auth.sessions;
+  begin
+    select * into t from auth.refresh_tokens r where r.token_hash = given_hash;
+    if not found then
+      return query select 'unknown', null::uuid, null::uuid, null::text;
+      return;
+    end if;
+    select * into s from auth.sessions x where x.id = t.session_id for update;
+    select * into t from auth.refresh_tokens r where r.id = t.id;      -- as it is now that we hold the session
+    if s.revoked_at is not null or t.revoked_at is not null
+       or exists (select from auth.users u where u.id = s.user_id and u.banned_until > now()) then
+      return query select 'ended', s.id, s.user_id, null::text;
+      return;
+    end if;
+    if t.used_at is null then
+      insert into auth.refresh_tokens (session_id, token_hash, parent_id) values (s.id, child_hash, t.id);
+      update auth.refresh_tokens r set used_at = clock_timestamp(), child_sealed = convert_to(rotate_refresh.child_sealed, 'UTF8') where r.id = t.id;
+      update auth.sessions x set refreshed_at = clock_timestamp() where x.id = s.id;
+      return query select 'fresh', s.id, s.user_id, null::text;
+      return;
+    end if;
+    select * into child from auth.refresh_tokens r where r.parent_id = t.id;
+    if child.id is not null and t.child_sealed is not null and child.revoked_at is null
+       and (child.used_at is null or t.used_at > clock_timestamp() - make_interval(secs => window_s)) then
+      return query select 'again', s.id, s.user_id, convert_from(t.child_sealed, 'UTF8');
+      return;
+    end if;
+    perform app.end_sessions(s.id, s.user_id, 'local');
+    return query select 'reused', s.id, s.user_id, null::text;
+  end $$;
+
+-- The session of a refresh token that still stands; for signing out with the cookie alone.
+create or replace function app.session_of_refresh(given_hash bytea) returns table (session_id uuid, user_id uuid)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select s.id, s.user_id from auth.refresh_tokens r join auth.sessions s on s.id = r.session_id
+     where r.token_hash = given_hash and s.revoked_at is null
+  $$;
+
+-- scope: local (this session) · others (all but this) · global (all). Returns the sessions that ended.
+create or replace function app.end_sessions(session uuid, member uuid, scope text) returns setof uuid
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    return query
+    with ended as (
+      update auth.sessions s set revoked_at = clock_timestamp()
+       where s.user_id = member and s.revoked_at is null
+         and case scope when 'local' then s.id = session when 'others' then s.id <> session else true end
+      returning s.id
+    ), tokens as (
+      update auth.refresh_tokens r set revoked_at = clock_timestamp() from ended where r.session_id = ended.id and r.revoked_at is null
+    )
+    select ended.id from ended;
+  end $$;
+
+-- Change one's own user: a new password ends the other sessions; metadata is merged, a null removes its key.
+create or replace function app.update_user(member uuid, session uuid, password_hash text, metadata jsonb) returns jsonb
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    update auth.users u
+       set encrypted_password = coalesce(password_hash, u.encrypted_password),
+           user_metadata = jsonb_strip_nulls(u.user_metadata || coalesce(metadata, '{}')),
+           updated_at = now()
+     where u.id = member;
+    if password_hash is not null then
+      perform app.end_sessions(session, member, 'others');
+      insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
+      select m.organization_id, 'user', member, 'password.changed', 'users', member from public.memberships m where m.user_id = member and m.is_active;
+    end if;
+    return app.user_document(member);
+  end $$;
+
+create or replace function app.has_appgain_credentials(org uuid) returns boolean
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select exists (select from public.organizations o where o.id = org and o.suit_id <> '')
+       and exists (select from app.secrets s where s.organization_id = org and s.name = 'app_api_key')
+  $$;
+
+-- The organizations a user belongs to, his oldest first.
+create or replace function app.organizations_of(member uuid)
+  returns table (id uuid, name text, suit_id text, has_appgain_credentials boolean, role text)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select o.id, o.name, o.suit_id, app.has_appgain_credentials(o.id), m.role
+      from public.memberships m join public.organizations o on o.id = m.organization_id
+     where m.user_id = member and m.is_active order by m.created_at, o.id
+  $$;
+
+-- Move a session to another organization of its user. False when he is no member there.
+create or replace function app.switch_organization(session uuid, member uuid, org uuid) returns boolean
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$
+    with moved as (
+      update auth.sessions s set organization_id = org
+       where s.id = session and s.user_id = member and s.revoked_at is null
+         and exists (select from public.memberships m where m.organization_id = org and m.user_id = member and m.is_active)
+      returning 1)
+    select exists (select from moved)
+  $$;
+
+-- Keys that begin like this one; the caller compares the hashes in constant time.
+create or replace function app.api_keys_by_prefix(prefix text)
+  returns table (organization_id uuid, id uuid, key_hash bytea, permissions jsonb, expires_at timestamptz, revoked boolean)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select k.organization_id, k.id, h.key_hash, k.permissions, k.expires_at, k.revoked_at is not null
+      from app.api_key_hashes h join public.api_keys k on k.organization_id = h.organization_id and k.id = h.api_key_id
+     where h.key_prefix = prefix
+  $$;
+
+-- At most one write in ten minutes a key: each is an event.
+create or replace function app.key_used(org uuid, key_id uuid) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$
+    update public.api_keys k set last_used_at = now()
+     where k.organization_id = org and k.id = key_id and (k.last_used_at is null or k.last_used_at < now() - interval '10 minutes')
+  $$;
+
+-- Called inside the caller's own transaction (as authenticated): the hash of a key it has just inserted there.
+create or replace function app.keep_api_key_hash(key_id uuid, hash bytea) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    if not (app.may_any('{can_manage_settings}') and app.role_in('{OWNER,ADMIN}')) then
+      raise exception using errcode = '42501', message = 'Making keys needs can_manage_settings';
+    end if;
+    insert into app.api_key_hashes (organization_id, api_key_id, key_prefix, key_hash)
+    select k.organization_id, k.id, k.key_prefix, hash from public.api_keys k where k.organization_id = app.org() and k.id = key_id;
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
+    values (app.org(), app.ctx() ->> 'kind', app.current_user_id(), 'api_key.created', 'api_keys', key_id);
+  end $$;
+
+-- Called inside the caller's own transaction: the sealed settings of rows it has just written. One item: {organization_id, owner_id,
+-- secrets: {name: ciphertext}, keep: [names]}; secrets that are in neither are gone from the settings, and so from here.
+create or replace function app.keep_secrets(owner_table text, items jsonb) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    if exists (select from jsonb_to_recordset(items) i (organization_id uuid) where i.organization_id is distinct from app.org())
+       and current_setting('role') <> 'service_role'
+       or not app.may_any('{can_manage_settings}') and current_setting('role') <> 'service_role' then
+      raise exception using errcode = '42501', message = 'Writing secrets needs can_manage_settings';
+    end if;
+    delete from app.secrets s using jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb, keep text[])
+     where s.organization_id = i.organization_id and s.owner_table = keep_secrets.owner_table and s.owner_id = i.owner_id
+       and not s.name = any (i.keep) and not i.secrets ? s.name;
+    insert into app.secrets as s (organization_id, owner_table, owner_id, name, ciphertext)
+    select i.organization_id, keep_secrets.owner_table, i.owner_id, e.key, e.value
+      from jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb)
+     cross join lateral jsonb_each_text(i.secrets) e
+    on conflict (organization_id, owner_table, owner_id, name) do update set ciphertext = excluded.ciphertext, updated_at = now();
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details)
+    select i.organization_id, app.ctx() ->> 'kind', app.current_user_id(), 'secrets.written', keep_secrets.owner_table, i.owner_id,
+           jsonb_build_object('names', (select coalesce(jsonb_agg(k), '[]') from jsonb_object_keys(i.secrets) k))
+      from jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb) where i.secrets <> '{}';
+  end $$;
+
+-- Called inside the caller's own transaction. answer: new (go on, then finish_idempotent) · busy · other_body · done (status and body of the first time).
+create or replace function app.begin_idempotent(principal text, key text, hash bytea) returns table (answer text, status integer, body text)
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  #variable_conflict use_column
+  declare
+    seen app.idempotency_keys;
+  begin
+    if not pg_try_advisory_xact_lock(hashtextextended('idempotency:' || app.org() || ':' || principal || ':' || key, 0)) then
+      return query select 'busy', null::integer, null::text;
+      return;
+    end if;
+    select * into seen from app.idempotency_keys k
+     where k.organization_id = app.org() and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
+    return query select case when seen.key is null then 'new' when seen.body_hash <> hash then 'other_body' else 'done' end, seen.status, seen.body;
+  end $$;
+
+create or replace function app.finish_idempotent(principal text, key text, hash bytea, status integer, body text) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$
+    insert into app.idempotency_keys as k (organization_id, principal, key, body_hash, status, body)
+    values (app.org(), finish_idempotent.principal, finish_idempotent.key, hash, finish_idempotent.status, finish_idempotent.body)
+    on conflict (organization_id, principal, key) do update
+       set body_hash = excluded.body_hash, status = excluded.status, body = excluded.body, created_at = now()
+     where k.created_at <= now() - interval '24 hours'
+  $$;
+
+create or replace function app.queue_mail(org uuid, recipient text, template text, payload text) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp
+  as $$ insert into app.mail_outbox (organization_id, recipient, template, payload) values (org, recipient, template, payload) $$;
+
+-- Deliveries of one organization that could not be applied, newest first; without their bodies.
+create or replace function app.list_failures(org uuid, max_rows integer)
+  returns table (id uuid, channel text, channel_account_id uuid, reason text, error text, state text, attempts integer, due_at timestamptz, last_error text, created_at timestamptz, bytes integer)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select f.id, f.channel, f.channel_account_id, f.reason, f.error, f.state, f.attempts, f.due_at, f.last_error, f.created_at, octet_length(f.body)
+      from app.webhook_failures f where f.organization_id = org order by f.created_at desc limit max_rows
+  $$;
+
+grant execute on function app.keep_api_key_hash(uuid, bytea), app.keep_secrets(text, jsonb), app.begin_idempotent(text, text, bytea),
+  app.finish_idempotent(text, text, bytea, integer, text) to authenticated, service_role;
