@@ -54,6 +54,7 @@ Status = Literal["SENT", "DELIVERED", "READ", "FAILED"]
 class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     """One normal event from a provider (spec: channels 0.3), already in the words of our tables.
 
+    `optin` says in `metadata.optin.allowed` whether the customer takes marketing.
     `message`, `echo` and `reaction` are made by a person; `edit`, `delete` and `reaction` name the message
     they change in `target_id`. `template_status` and `account` carry the owner (for WhatsApp the WABA id) in
     `account_key` when the provider names no number.

@@ -294,6 +294,15 @@ class _StatusIn(_In):
     errors: list[_Error] = []
 
 
+class _Preference(_In):
+    wa_id: str | None = None
+    user_id: str | None = None
+    detail: str | None = None
+    category: str | None = None
+    value: str = ""
+    timestamp: str | int | float | None = None
+
+
 class _Value(_In):
     metadata: _Metadata | None = None
     contacts: list[_Contact] = []
@@ -302,6 +311,7 @@ class _Value(_In):
     statuses: list[_StatusIn] = []
     errors: list[_Error] = []
     groups: list[msgspec.Raw] = []
+    user_preferences: list[_Preference] = []
 
 
 class _LooseValue(_In):
@@ -469,6 +479,9 @@ class _Reader:
         if not identities:
             return UnknownEvent(reason=f"{m.type or 'message'} without sender", account_key=self.account)
         content, kind, message_type, metadata, target = _content(m)
+        if echo and kind != "message":
+            # Made by a colleague in the provider's own app: not the customer's reaction, edit or revoke.
+            return UnknownEvent(reason=f"echo of {kind}", account_key=self.account, keep=False)
         context = m.context
         reply_to = None
         if context is not None:
@@ -482,7 +495,7 @@ class _Reader:
         first, value = identities[0]
         return Inbound(
             account_key=self.account,
-            kind="echo" if echo and kind == "message" else kind,  # type: ignore[arg-type]
+            kind="echo" if echo else kind,  # type: ignore[arg-type]
             dedupe_key="wa:msg:" + m.id,
             provider_message_id=m.id,
             occurred_at=_when(m.timestamp),
@@ -496,6 +509,27 @@ class _Reader:
             metadata=metadata,
             reply_to=reply_to,
             target_id=target,
+        )
+
+    def preference(self, p: _Preference) -> Event:
+        """The customer stops or resumes marketing from WhatsApp's own menu."""
+        contact = self.contact_of(p.wa_id, p.user_id)
+        identities = _identities(
+            p.wa_id or (contact.wa_id if contact else None),
+            p.user_id or (contact.user_id if contact else None),
+        )
+        if not identities or p.value not in ("stop", "resume", "signup"):
+            return UnknownEvent(reason=f"preference {p.value[:40]!r}", account_key=self.account)
+        value = identities[0][1]
+        return Inbound(
+            account_key=self.account,
+            kind="optin",
+            dedupe_key=f"wa:pref:{value}:{p.category}:{p.value}:{p.timestamp}",
+            occurred_at=_when(p.timestamp),
+            identities=identities,
+            conversation_key=value,
+            content=p.detail or "",
+            metadata={"optin": {"value": p.value, "category": p.category, "allowed": p.value != "stop"}},
         )
 
     def status(self, s: _StatusIn) -> Event:
@@ -766,6 +800,7 @@ def _read_value(raw: bytes, entry: _Entry) -> list[Event]:
     events: list[Event] = [reader.message(m) for m in value.messages]
     events += [reader.message(m, echo=True) for m in value.message_echoes]
     events += [reader.status(s) for s in value.statuses]
+    events += [reader.preference(p) for p in value.user_preferences]
     events += [_account_error(account, _when(entry.time), e) for e in value.errors]
     events += [
         UnknownEvent(reason="group event", account_key=account, raw=bytes(g), keep=False)
@@ -867,7 +902,7 @@ def _parse(body: bytes) -> list[Event]:
         for change in entry.changes:
             field = change.field
             raw = bytes(change.value)
-            if field in ("messages", "smb_message_echoes"):
+            if field in ("messages", "smb_message_echoes", "user_preferences"):
                 events += _read_value(raw, entry)
             elif field == "message_template_status_update":
                 events.append(_read_template_status(raw, entry))

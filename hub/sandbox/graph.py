@@ -168,7 +168,7 @@ def _list(body: Json, name: str, most: int) -> list[Any]:
 
 def _check_interactive(part: Json) -> None:
     kind = part.get("type")
-    if kind not in _INTERACTIVE:
+    if not isinstance(kind, str) or kind not in _INTERACTIVE:
         raise GraphError(131009, f"Interactive type {kind!r} is not valid")
     if kind not in ("product", "catalog_message"):
         _string(part, "body.text", LIMITS.caption)
@@ -411,10 +411,15 @@ class Graph:
         if template.category == "AUTHENTICATION" and not body.get("to"):
             raise GraphError(131062)
         given: dict[str, int] = {}
-        for component in part.get("components") or []:
+        components = part.get("components") or []
+        if not isinstance(components, list):
+            raise GraphError(132012, "components must be a list")
+        for component in components:
             if not isinstance(component, dict):
                 raise GraphError(132012, "components must be objects")
             parameters = component.get("parameters") or []
+            if not isinstance(parameters, list) or not all(isinstance(p, dict) for p in parameters):
+                raise GraphError(132012, "parameters must be a list of objects")
             given[str(component.get("type")).upper()] = len(parameters)
         for component in template.components:
             kind = str(component.get("type")).upper()

@@ -194,10 +194,17 @@ class Journal:
                         done.set_exception(error)
 
     def _sync(self, data: bytes) -> None:
+        before = os.fstat(self._fd).st_size
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        os.fsync(self._fd)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+            os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(
+                self._fd, before
+            )  # a full disk must not leave half a line for the next one to follow
+            raise
 
     async def flush(self) -> None:
         """Returns when everything noted so far is on disk."""

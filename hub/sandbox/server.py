@@ -28,6 +28,8 @@ WEB_DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 MAX_BODY = 17 * 1024 * 1024
 """The largest upload (16 MiB) and its multipart frame."""
 PROVIDER: web.AppKey[Provider] = web.AppKey("provider", Provider)
+RUNNING: web.AppKey[list[asyncio.Task[None]]] = web.AppKey("running", list)
+"""One element once the application has started: the task of timers and postman."""
 
 _NOT_BUILT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Phone page</title>
 <body style="font:16px system-ui;max-width:40rem;margin:4rem auto;padding:0 1rem">
@@ -99,6 +101,7 @@ async def _health(request: web.Request) -> web.Response:
 async def _provider_runs(app: web.Application) -> AsyncIterator[None]:
     provider = app[PROVIDER]
     task = asyncio.create_task(provider.run())
+    app[RUNNING].append(task)
     yield
     task.cancel()
     await asyncio.wait([task])
@@ -112,6 +115,7 @@ def make_app(config: SandboxConfig) -> web.Application:
     guards = [refusals] if config.allow_remote else [_loopback_only, refusals]
     app = web.Application(client_max_size=MAX_BODY, middlewares=guards)
     app[PROVIDER] = provider
+    app[RUNNING] = []
     app.cleanup_ctx.append(_provider_runs)
     app.router.add_route("*", "/graph/{tail:.*}", graph.handle)
     app.add_routes(Control(provider, graph).routes())
@@ -147,7 +151,8 @@ async def serve(config: SandboxConfig) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    runner = web.AppRunner(make_app(config), access_log=None, shutdown_timeout=2)
+    app = make_app(config)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
     await runner.setup()
     try:
         site = web.TCPSite(runner, config.host, config.port)
@@ -157,14 +162,34 @@ async def serve(config: SandboxConfig) -> None:
         ready = {"event": "sandbox.ready", "url": url, "phone_url": f"{url}/phone", "pid": os.getpid()}
         sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        [running] = app[RUNNING]
+        done, _ = await asyncio.wait([stopping, running], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if running in done:
+            await running  # a sandbox that delivers nothing must not look alive
     finally:
         await runner.cleanup()
+
+
+def _log_to_stderr() -> None:
+    """JSON lines beside the ready line's stdout; tracebacks without local variables, which hold customers'
+    words."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def main(settings: Any) -> None:
     """Runs the sandbox until it is told to stop. Takes a SandboxConfig, or settings that
     `SandboxConfig.from_settings` reads."""
+    _log_to_stderr()
     config = settings if isinstance(settings, SandboxConfig) else SandboxConfig.from_settings(settings)
     if not config.allow_remote and not _is_loopback(config.host):
         raise SystemExit(

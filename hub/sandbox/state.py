@@ -97,6 +97,10 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _part(message: dict[str, Any], name: str) -> dict[str, Any]:
     value = message.get(name)
     return value if isinstance(value, dict) else {}
@@ -134,10 +138,10 @@ def template_text(template: Template, body: dict[str, Any]) -> tuple[str, list[d
     """(text with the send's parameters filled in, quick-reply buttons) of a template message."""
     values: dict[str, dict[str, str]] = {}
     payloads: dict[str, str] = {}
-    for component in body.get("components") or []:
+    for component in _items(body.get("components")):
         if not isinstance(component, dict):
             continue
-        parameters = [p for p in component.get("parameters") or [] if isinstance(p, dict)]
+        parameters = [p for p in _items(component.get("parameters")) if isinstance(p, dict)]
         kind = _text(component.get("type")).upper()
         if kind == "BUTTON":
             payload = next((_text(p.get("payload")) for p in parameters if p.get("payload")), "")
@@ -158,7 +162,7 @@ def template_text(template: Template, body: dict[str, Any]) -> tuple[str, list[d
             if text:
                 lines.append(text)
         elif kind == "BUTTONS":
-            for index, button in enumerate(component.get("buttons") or []):
+            for index, button in enumerate(_items(component.get("buttons"))):
                 if isinstance(button, dict) and _text(button.get("type")).upper() == "QUICK_REPLY":
                     text = _text(button.get("text"))
                     buttons.append(

@@ -222,6 +222,7 @@ _DECORATORS = (
     "on_deleted_message",
     "on_phone_number_change",
     "on_identity_change",
+    "on_user_marketing_preferences",
 )
 
 

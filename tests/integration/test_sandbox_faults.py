@@ -3,8 +3,10 @@ asks."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -295,3 +297,124 @@ async def test_bad_faults_are_refused(sandbox: Sandbox, body: dict[str, Any]) ->
     status, answer = await sandbox.call("POST", "/_ctl/fault", body)
     assert status == 400
     assert answer["message"]
+
+
+def damaged(rng: Random, value: Any) -> Any:
+    """The same JSON with one part replaced or dropped."""
+    copy = json.loads(json.dumps(value))
+    parts: list[tuple[Any, Any]] = []
+
+    def walk(inner: Any) -> None:
+        keys = inner if isinstance(inner, dict) else range(len(inner)) if isinstance(inner, list) else ()
+        for key in keys:
+            parts.append((inner, key))
+            walk(inner[key])
+
+    walk(copy)
+    parent, key = rng.choice(parts)
+    odd = [None, 7, -1.5, True, "", "x" * 5000, [], [[]], [None], {}, {"type": {}}, "\0", "é"]
+    if rng.random() < 0.8:
+        parent[key] = rng.choice(odd)
+    else:
+        del parent[key]
+    return copy
+
+
+SENDS: list[dict[str, Any]] = [
+    {
+        "type": "text",
+        "text": {"body": "x"},
+        "context": {"message_id": "wamid.X"},
+        "biz_opaque_callback_data": "a",
+    },
+    {"type": "image", "image": {"link": "https://cdn.example/a.jpg", "caption": "c"}},
+    {"type": "location", "location": {"latitude": 30.0, "longitude": 31.0, "name": "S"}},
+    {"type": "contacts", "contacts": [{"name": {"formatted_name": "A"}}]},
+    {"type": "reaction", "reaction": {"message_id": "wamid.X", "emoji": "👍"}},
+    {
+        "type": "interactive",
+        "interactive": {
+            "type": "button",
+            "header": {"type": "text", "text": "h"},
+            "body": {"text": "b"},
+            "footer": {"text": "f"},
+            "action": {"buttons": [{"type": "reply", "reply": {"id": "1", "title": "Y"}}]},
+        },
+    },
+    {
+        "type": "interactive",
+        "interactive": {
+            "type": "list",
+            "body": {"text": "b"},
+            "action": {"button": "M", "sections": [{"title": "S", "rows": [{"id": "1", "title": "B"}]}]},
+        },
+    },
+    {
+        "type": "template",
+        "template": {
+            "name": "order_update",
+            "language": {"code": "en"},
+            "components": [
+                {
+                    "type": "body",
+                    "parameters": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+                },
+                {
+                    "type": "button",
+                    "sub_type": "quick_reply",
+                    "index": "0",
+                    "parameters": [{"type": "payload", "payload": "p"}],
+                },
+            ],
+        },
+    },
+    {"status": "read", "message_id": "wamid.X"},
+]
+
+
+async def test_damaged_requests_never_break_the_sandbox(sandbox: Sandbox, receiver: Receiver) -> None:
+    rng = Random(7)
+    await sandbox.ctl("POST", "/config", {"enforce_rates": False})
+    for number in range(400):
+        base = {"messaging_product": "whatsapp", "to": "201001383533", **SENDS[number % len(SENDS)]}
+        body = damaged(rng, base)
+        status, answer = await sandbox.graph("POST", "/100000000000001/messages", body)
+        assert status < 500, (body, answer)
+    components = [{"type": "BODY", "text": "Hi {{1}}.", "example": {"body_text": [["x"]]}}]
+    template = {"name": "t", "language": "en", "category": "UTILITY", "components": components}
+    for number in range(60):
+        body = damaged(rng, {**template, "name": f"t_{number}"})
+        status, answer = await sandbox.graph("POST", "/200000000000001/message_templates", body)
+        assert status < 500, (body, answer)
+    await until(sandbox.quiet)
+    assert (await sandbox.call("GET", "/_ctl/phone"))[0] == 200
+    assert (await sandbox.call("GET", "/_ctl/phone/layla/messages"))[0] == 200
+
+
+SAYS: list[dict[str, Any]] = [
+    {"type": "text", "text": {"body": "x"}, "context": {"id": "wamid.X"}, "referral": {"source_id": "1"}},
+    {"type": "reaction", "reaction": {"message_id": "wamid.X", "emoji": "👍"}},
+    {"type": "contacts", "contacts": [{"name": {"formatted_name": "A"}}]},
+    {
+        "type": "interactive",
+        "interactive": {"type": "button_reply", "button_reply": {"id": "1", "title": "Y"}},
+    },
+    {
+        "type": "edit",
+        "edit": {"original_message_id": "wamid.X", "message": {"type": "text", "text": {"body": "n"}}},
+    },
+    {"type": "system", "system": {"type": "user_changed_number", "body": "n", "wa_id": "201009999999"}},
+]
+
+
+async def test_whatever_a_customer_says_our_adapter_can_read(sandbox: Sandbox, receiver: Receiver) -> None:
+    rng = Random(8)
+    taken = 0
+    for number in range(300):
+        message = damaged(rng, SAYS[number % len(SAYS)])
+        status, answer = await sandbox.call("POST", "/_ctl/inbound", {"persona": "omar", "message": message})
+        assert status in (201, 400), (message, answer)
+        taken += status == 201
+    await until(sandbox.quiet)
+    assert len(receiver.events()) == taken
+    assert (await sandbox.call("GET", "/_ctl/phone/omar/messages"))[0] == 200
