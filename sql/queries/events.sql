@@ -15,7 +15,7 @@ select e.seq, e.table_name, e.frame from app.read_events($1, $2, $3) e
 select app.resume_floor($1, $2)
 
 -- name: live_standing
--- Whether the callers behind sockets still are who they were: arrays of kind ($1: user or key), session ($2, may hold null),
--- user or key ($3) and organization ($4), in step. One row each, in order: whether the sign-in stands, and a text that
--- differs when role, permissions, membership or active organization differ.
-select s.stands, s.fingerprint from app.live_standing($1, $2, $3, $4) s order by s.n
+-- Whether the callers behind sockets still are who they were: kinds $1 (user or key), sessions $2 (null where there is none),
+-- users or keys $3 and organizations $4, in step. One row each, in that order: whether the sign-in stands, whether the member is
+-- active, and a text that moves when role, permissions or active organization do.
+select s.stands, s.active, s.fingerprint from app.live_standing($1, $2, $3, $4) s order by s.n
