@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 click.rich_click.COMMAND_GROUPS = {
     "hub": [
         {"name": "Run", "commands": ["run", "serve", "work", "sandbox"]},
-        {"name": "Set up", "commands": ["migrate", "seed", "keys"]},
+        {"name": "Set up", "commands": ["migrate", "seed", "user", "keys"]},
         {"name": "Care", "commands": ["status", "doctor"]},
     ]
 }
@@ -135,14 +135,9 @@ def migrate(check: bool, dry_run: bool, data_dir: Path) -> None:
     from hub.db.migrate import migrate as migrate_database
 
     with _databases(data_dir) as environ:
-        owner, runtime = environ.get("HUB_MIGRATE_URL"), environ.get("DATABASE_URL")
-        if not owner:
-            raise click.ClickException(
-                "HUB_MIGRATE_URL is not set; give a login that may create roles, or unset DATABASE_URL to "
-                "migrate the embedded database."
-            )
+        runtime = environ.get("DATABASE_URL")
         try:
-            report = asyncio.run(migrate_database(owner, runtime, dry_run=check or dry_run))
+            report = asyncio.run(migrate_database(_owner(environ), runtime, dry_run=check or dry_run))
         except (SchemaError, OSError) as error:
             raise click.ClickException(str(error)) from error
     done = [*report.applied, *(kind for kind in ("functions", "policies") if getattr(report, kind))]
@@ -163,6 +158,86 @@ def seed(reset: bool, data_dir: Path) -> None:
 
     with _databases(data_dir) as environ:
         sys.exit(seed_database(_settings(environ), reset=reset))
+
+
+@cli.group()
+def user() -> None:
+    """People who sign in.
+
+    Example: hub user create --email dana@example.com --org "Nile Home" --role OWNER
+    """
+
+
+@user.command("create")
+@click.option("--email", required=True)
+@click.option("--org", required=True, help="Id or exact name; an unknown name makes the organization.")
+@click.option(
+    "--role", default="OWNER", show_default=True,
+    type=click.Choice(["OWNER", "ADMIN", "AGENT"], case_sensitive=False),
+)  # fmt: skip
+@click.option("--first-name")
+@click.option("--last-name")
+@_json
+@_data_dir
+def user_create(
+    email: str,
+    org: str,
+    role: str,
+    first_name: str | None,
+    last_name: str | None,
+    as_json: bool,
+    data_dir: Path,
+) -> None:
+    """Let somebody in. The password is asked for, or read from standard input; never an argument.
+
+    Example: hub user create --email dana@example.com --org "Nile Home" < password.txt
+    """
+    import asyncio
+    from typing import cast
+
+    from hub.auth.accounts import AccountError, create_account, has_account
+    from hub.domain.permissions import Role
+
+    async def create(owner: str) -> None:
+        password = None if await has_account(owner, email) else _password()
+        kind = cast(Role, role.upper())
+        made = await create_account(owner, email, password, org, kind, first_name, last_name)
+        shown = {"user_id": str(made.user_id), "organization_id": str(made.organization_id)}
+        if as_json:
+            click.echo(json.dumps(shown, indent=2))
+            return
+        if not made.made_user:
+            click.echo("They had an account already and keep its password.", err=True)
+        if made.made_organization:
+            click.echo(f"Made the organization {org!r}.", err=True)
+        for name, value in shown.items():
+            click.echo(f"{name:<18} {value}")
+
+    with _databases(data_dir) as environ:
+        try:
+            asyncio.run(create(_owner(environ)))
+        except AccountError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@user.command("password")
+@click.option("--email", required=True)
+@_data_dir
+def user_password(email: str, data_dir: Path) -> None:
+    """Give somebody a new password; their sessions end. It is asked for, or read from standard input.
+
+    Example: hub user password --email dana@example.com
+    """
+    import asyncio
+
+    from hub.auth.accounts import AccountError, change_password
+
+    with _databases(data_dir) as environ:
+        try:
+            asyncio.run(change_password(_owner(environ), email, _password()))
+        except AccountError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo("Changed.")
 
 
 @cli.command()
@@ -267,6 +342,24 @@ def _databases(data_dir: Path) -> Iterator[Mapping[str, str]]:
             yield {**found, **environ}
     except (RunError, EmbeddedServerError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _owner(environ: Mapping[str, str]) -> str:
+    """The login that owns the schema; the hub itself never uses it."""
+    owner = environ.get("HUB_MIGRATE_URL")
+    if not owner:
+        raise click.ClickException(
+            "HUB_MIGRATE_URL is not set; give a login that may create roles, or unset DATABASE_URL to use "
+            "the embedded database."
+        )
+    return owner
+
+
+def _password() -> str:
+    """Asked for twice on a terminal; else the first line of standard input."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().rstrip("\n")
 
 
 def _settings(environ: Mapping[str, str]) -> Settings:

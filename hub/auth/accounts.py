@@ -1,0 +1,118 @@
+"""Accounts as the operator makes them, with the owner's login (HUB_MIGRATE_URL); the app has invitations."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from hub.auth.passwords import hash_password, weakness
+from hub.domain.permissions import ROLE_DEFAULTS, Role
+from sql import q
+
+_ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|[^@\s]+@localhost")
+_WEAK = {
+    "length": "The password needs 8 to 256 characters.",
+    "pwned": "The password is one of the first that others would try; choose another.",
+}
+
+
+class AccountError(Exception):
+    """The account cannot be made so; the message says why and what to do."""
+
+
+class NewAccount(msgspec.Struct, frozen=True):
+    """What came of it. `made_user` and `made_organization` False: they were there already."""
+
+    user_id: UUID
+    organization_id: UUID
+    made_user: bool
+    made_organization: bool
+
+
+async def create_account(
+    owner_url: str,
+    email: str,
+    password: str | None,
+    organization: str,
+    role: Role,
+    first_name: str | None = None,
+    last_name: str | None = None,
+) -> NewAccount:
+    """Make user, organization (named by id or exact name) and membership, as far as they are missing.
+
+    A user who is there keeps the password; `password` None is for them alone. Raises AccountError.
+    """
+    address = plain_address(email)
+    hashed = None if password is None else strong_hash(password)
+    conn = await asyncpg.connect(owner_url, timeout=10)
+    try:
+        async with conn.transaction():
+            await conn.execute("set local role hub_owner")
+            user_id = await conn.fetchval(q.account_by_email, address)
+            made_user = user_id is None
+            if user_id is None:
+                if hashed is None:
+                    raise AccountError(f"{address} has no account yet, so a password is needed.")
+                user_id = await conn.fetchval(q.add_account, address, hashed)
+            found = await conn.fetch(q.organizations_called, organization)
+            if len(found) > 1:
+                ids = ", ".join(str(row["id"]) for row in found)
+                raise AccountError(
+                    f"Several organizations are called {organization!r}; name one by its id: {ids}"
+                )
+            organization_id = (
+                found[0]["id"] if found else await conn.fetchval(q.add_organization, organization)
+            )
+            permissions = sorted(ROLE_DEFAULTS[role])
+            added = await conn.fetchval(
+                q.add_member, organization_id, user_id, role, address, first_name, last_name, permissions
+            )
+            if added is None:
+                raise AccountError(f"{address} is a member of {organization!r} already.")
+            return NewAccount(user_id, organization_id, made_user, not found)
+    finally:
+        await conn.close()
+
+
+async def change_password(owner_url: str, email: str, password: str) -> None:
+    """Give the user a new password; every session of theirs ends. Raises AccountError."""
+    address, hashed = plain_address(email), strong_hash(password)
+    conn = await asyncpg.connect(owner_url, timeout=10)
+    try:
+        async with conn.transaction():
+            await conn.execute("set local role hub_owner")
+            user_id = await conn.fetchval(q.account_by_email, address)
+            if user_id is None:
+                raise AccountError(f"Nobody has the address {address}.")
+            await conn.execute(q.set_account_password, user_id, hashed)
+    finally:
+        await conn.close()
+
+
+async def has_account(owner_url: str, email: str) -> bool:
+    """Whether the address has a password already. Raises AccountError for what is no address."""
+    conn = await asyncpg.connect(owner_url, timeout=10)
+    try:
+        async with conn.transaction():
+            await conn.execute("set local role hub_owner")
+            return await conn.fetchval(q.account_by_email, plain_address(email)) is not None
+    finally:
+        await conn.close()
+
+
+def plain_address(email: str) -> str:
+    """As it is stored; AccountError when it is none."""
+    address = email.strip().lower()
+    if not _ADDRESS.fullmatch(address) or len(address) > 320:
+        raise AccountError(f"{email!r} is no e-mail address.")
+    return address
+
+
+def strong_hash(password: str) -> str:
+    why = weakness(password)
+    if why is not None:
+        raise AccountError(_WEAK[why])
+    return hash_password(password)
