@@ -154,7 +154,7 @@ def test_a_contact_is_never_taken_from_a_neighbour() -> None:
 
 SAMPLES = [payload["webhook"] for payload in PAYLOADS.values()]
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
