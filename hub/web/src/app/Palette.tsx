@@ -1,5 +1,5 @@
 import { useComputedColorScheme, useMantineColorScheme } from "@mantine/core";
-import { Spotlight, type SpotlightActionData, type SpotlightActionGroupData, spotlight } from "@mantine/spotlight";
+import { Spotlight, type SpotlightActionData, type SpotlightActionGroupData } from "@mantine/spotlight";
 import { useNavigate } from "@tanstack/react-router";
 import {
   Archive, Code, Inbox, Keyboard, Languages, LogOut, MessageSquareText, Moon, Palette as PaletteIcon, Radio, Search,
@@ -17,8 +17,6 @@ import { matches } from "../lib/text";
 import { useLive } from "../realtime/live";
 import { useOpenConversation } from "./open";
 import css from "./Palette.module.css";
-
-export const openPalette = (): void => spotlight.open();
 
 const CONVERSATIONS_SHOWN = 8;
 

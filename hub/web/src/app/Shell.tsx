@@ -4,7 +4,7 @@ import { notifications } from "@mantine/notifications";
 import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate, useRouterState } from "@tanstack/react-router";
 import { Command, Inbox, Keyboard, Languages, LogOut, Moon, Settings, Smartphone, Sun } from "lucide-react";
-import { useEffect, useMemo, useState } from "react";
+import { Suspense, lazy, useEffect, useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { configQuery, profilesQuery } from "../api/lists";
 import { signOut, useSession } from "../api/session";
@@ -16,11 +16,13 @@ import { Avatar } from "../ui/Avatar";
 import { Counter } from "../ui/Chip";
 import { cx } from "../ui/cx";
 import { useUnreadBadge } from "./badge";
-import { Palette, openPalette } from "./Palette";
+import { openPalette } from "./openPalette";
 import { usePrefs } from "./prefs";
 import { queryClient, tablesChanged } from "./query";
 import css from "./Shell.module.css";
 import { ShortcutSheet } from "./ShortcutSheet";
+
+const Palette = lazy(async () => ({ default: (await import("./Palette")).Palette }));
 
 /** Conversations that are open and hold something unread. */
 function useUnreadConversations(): number {
@@ -168,7 +170,9 @@ export function Shell() {
       <div className={css.page}>
         <Outlet />
       </div>
-      <Palette onHelp={() => setHelp(true)} />
+      <Suspense>
+        <Palette onHelp={() => setHelp(true)} />
+      </Suspense>
       <ShortcutSheet opened={help} onClose={() => setHelp(false)} />
     </div>
   );

@@ -1,6 +1,6 @@
 /** The frames of `/ws` (docs/realtime.md), told apart by `type`. Kinds that this program does not know are skipped. */
 import {
-  type Parsed, type Parser, bool, list, nullable, num, object, oneOf, oneOfOr, parseJson, record, str, tagged, unknown,
+  type Parsed, type Parser, bool, isRecord, list, nullable, num, object, oneOf, oneOfOr, parseJson, record, str, tagged, unknown,
   withDefault,
 } from "../lib/parse";
 
@@ -31,21 +31,23 @@ const welcome = object({
   seq: num,
   session: object({
     id: str,
-    user_id: str,
+    user_id: nullable(str),
     organization_id: str,
-    role: str,
+    role: nullable(str),
     permissions: withDefault(list(str), []),
   }),
   presence: withDefault(list(presenceEntry), []),
 });
 export type Welcome = Parsed<typeof welcome>;
 
-const commandFailure = object({ code: str, message: withDefault(str, ""), details: nullable(record) });
+/** What else a refusal says; anything but an object is of no use here. */
+const details: Parser<Record<string, unknown> | null> = (value) => (isRecord(value) ? value : null);
+const commandFailure = object({ code: str, message: withDefault(str, ""), details });
 export type CommandFailure = Parsed<typeof commandFailure>;
 
 const event = object({ type: word("event"), seq: num, event: liveEvent });
 const pos = object({ type: word("pos"), seq: num });
-const resync = object({ type: word("resync"), reason: nullable(str), seq: num });
+const resync = object({ type: word("resync"), reason: nullable(str), seq: num, epoch: nullable(str) });
 const degraded = object({ type: word("degraded"), what: list(oneOfOr("other", "postgres", "redis", "other")) });
 const presence = object({ type: word("presence"), user_id: str, online: bool, viewing: nullable(str) });
 const typing = object({ type: word("typing"), conversation_id: str, user_id: str, typing: bool });

@@ -146,6 +146,8 @@ function receive(frame: ServerFrame): void {
     case "welcome":
       useLive.setState({
         session: frame.session,
+        // A hub that is short of something says so right after its welcome.
+        degraded: [],
         presence: new Map(frame.presence.map((one) => [one.user_id, one.viewing])),
       });
       break;

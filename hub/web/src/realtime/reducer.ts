@@ -34,8 +34,11 @@ export function follow(cursor: Cursor | null, frame: ServerFrame): Step {
     case "pos":
       if (!cursor || frame.seq <= cursor.seq) return stay;
       return { cursor: { ...cursor, seq: frame.seq }, deliver: null, resync: false };
-    case "resync":
-      return { cursor: cursor ? { ...cursor, seq: frame.seq } : null, deliver: null, resync: true };
+    case "resync": {
+      // The log is not what it was: its new epoch, where it has one, belongs to the new position.
+      const epoch = frame.epoch ?? cursor?.epoch;
+      return { cursor: epoch === undefined ? null : { epoch, seq: frame.seq }, deliver: null, resync: true };
+    }
     case "degraded":
     case "presence":
     case "typing":

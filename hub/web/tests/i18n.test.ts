@@ -1,0 +1,84 @@
+import { readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import ar from "../src/i18n/ar.json";
+import en from "../src/i18n/en.json";
+import { isRecord } from "../src/lib/parse";
+
+function flat(words: unknown, path = ""): Map<string, string> {
+  const found = new Map<string, string>();
+  if (!isRecord(words)) return found;
+  for (const [key, value] of Object.entries(words)) {
+    const name = path === "" ? key : `${path}.${key}`;
+    if (typeof value === "string") found.set(name, value);
+    else for (const [inner, text] of flat(value, name)) found.set(inner, text);
+  }
+  return found;
+}
+
+const PLURAL = /_(zero|one|two|few|many|other)$/;
+const english = flat(en);
+const arabic = flat(ar);
+const bases = (words: Map<string, string>) => new Set([...words.keys()].map((key) => key.replace(PLURAL, "")));
+const blanks = (text: string) => [...text.matchAll(/\{\{(\w+)\}\}/g)].map((match) => match[1]).sort();
+
+describe("languages", () => {
+  test("both have the same keys", () => {
+    expect([...bases(arabic)].sort()).toEqual([...bases(english)].sort());
+  });
+
+  test("Arabic has all six plural forms wherever English has a plural", () => {
+    const plurals = [...english.keys()].filter((key) => key.endsWith("_other")).map((key) => key.slice(0, -6));
+    const missing = plurals.flatMap((key) =>
+      ["zero", "one", "two", "few", "many", "other"].filter((form) => !arabic.has(`${key}_${form}`)).map((form) => `${key}_${form}`),
+    );
+    expect(missing).toEqual([]);
+  });
+
+  test("no text is empty, and translations keep the blanks (a counted form may say its number in words)", () => {
+    for (const [key, text] of arabic) {
+      expect(text.trim(), key).not.toBe("");
+      const source = english.get(key) ?? english.get(key.replace(PLURAL, "_other")) ?? "";
+      const wanted = blanks(source);
+      const given = blanks(text);
+      if (/_(zero|one|two)$/.test(key)) expect(wanted, key).toEqual(expect.arrayContaining(given));
+      else expect(given, key).toEqual(wanted);
+    }
+  });
+});
+
+function sources(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name);
+    return entry.isDirectory() ? sources(path) : [path];
+  });
+}
+
+const src = join(import.meta.dirname, "../src");
+
+describe("sources", () => {
+  test("every key is used somewhere", () => {
+    const code = sources(src).filter((path) => /\.tsx?$/.test(path)).map((path) => readFileSync(path, "utf8")).join("\n");
+    const computed = ["queue.", "channel.", "scheme.", "role.", "permission."];
+    const unused = [...bases(english)].filter(
+      (key) => !code.includes(`"${key}"`) && !computed.some((prefix) => key.startsWith(prefix)),
+    );
+    expect(unused).toEqual([]);
+  });
+
+  test("style sheets know start and end, not left and right", () => {
+    const physical = /(^|[;{\s])(margin|padding|border|inset)?-?(left|right)\s*:|text-align:\s*(left|right)|float:/m;
+    for (const path of sources(src).filter((one) => one.endsWith(".css"))) {
+      expect(physical.test(readFileSync(path, "utf8")), path).toBe(false);
+    }
+  });
+
+  test("the parts know nothing of the product, and nobody writes HTML from text", () => {
+    for (const path of sources(join(src, "ui")).filter((one) => /\.tsx?$/.test(one))) {
+      expect(readFileSync(path, "utf8"), path).not.toMatch(/from "\.\.\/(features|api|realtime|app|phone)/);
+    }
+    for (const path of sources(src).filter((one) => /\.tsx?$/.test(one))) {
+      expect(readFileSync(path, "utf8"), path).not.toMatch(/dangerouslySetInnerHTML|\.innerHTML|insertAdjacentHTML|document\.write/);
+    }
+  });
+});

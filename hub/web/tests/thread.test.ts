@@ -1,0 +1,103 @@
+import { describe, expect, test } from "vitest";
+import { threadItems } from "../src/features/inbox/items";
+import { bodyOf, quickReplies, slashAt, valuesFor } from "../src/features/inbox/quick";
+import { holdOrder, selectQueue } from "../src/features/inbox/queue";
+import { replyWindow } from "../src/features/inbox/window";
+import { openPlaceholders } from "../src/lib/placeholders";
+import { contact, conversation, message, unsent } from "./rows";
+
+const kinds = (items: ReturnType<typeof threadItems>) => items.map((item) => item.kind);
+
+describe("thread items", () => {
+  test("days, the line above what is new, and joined bubbles", () => {
+    const rows = [
+      message({ conv_seq: 1, created_at: "2026-11-23T12:00:00Z" }),
+      message({ conv_seq: 2, created_at: "2026-11-24T12:00:00Z" }),
+      message({ conv_seq: 3, created_at: "2026-11-24T12:01:00Z" }),
+      message({ conv_seq: 4, created_at: "2026-11-24T12:02:00Z" }),
+    ];
+    const items = threadItems(rows, [], 2, "me");
+    expect(kinds(items)).toEqual(["day", "message", "day", "message", "new", "message", "message"]);
+    expect(items.flatMap((item) => (item.kind === "message" ? [item.joined] : []))).toEqual([
+      false, false, false, true,
+    ]);
+  });
+
+  test("the line stands above a customer's message, never above our own", () => {
+    const rows = [message({ conv_seq: 1 }), message({ conv_seq: 2, direction: "OUTBOUND" })];
+    expect(kinds(threadItems(rows, [], 1, "me"))).not.toContain("new");
+  });
+
+  test("a bubble keeps its key from composing to delivery, and is there once", () => {
+    const before = threadItems([], [unsent()], null, "me");
+    const row = message({ direction: "OUTBOUND", client_ref: "r1" });
+    const after = threadItems([row], [unsent()], null, "me");
+    expect(before.at(-1)?.key).toBe("r1");
+    expect(after.filter((item) => item.key === "r1")).toHaveLength(1);
+    expect(after.at(-1)?.kind).toBe("message");
+  });
+
+  test("keys are unique", () => {
+    const rows = Array.from({ length: 40 }, (_, index) => message({ conv_seq: index + 1 }));
+    const keys = threadItems(rows, [unsent()], 10, "me").map((item) => item.key);
+    expect(new Set(keys).size).toBe(keys.length);
+  });
+});
+
+describe("the list", () => {
+  const rows = ["a", "b", "c"].map((id, index) =>
+    conversation({ id, contact_id: id, last_message_at: `2026-11-24T1${index}:00:00Z` }),
+  );
+
+  test("newest first, and the search folds Arabic spellings", () => {
+    const contacts = new Map([["b", contact({ id: "b", first_name: "أحمد", last_name: "على" })]]);
+    const map = new Map(rows.map((row) => [row.id, row]));
+    expect(selectQueue(map, contacts, "all", "me", "").map((row) => row.id)).toEqual(["c", "b", "a"]);
+    expect(selectQueue(map, contacts, "all", "me", "احمد علي").map((row) => row.id)).toEqual(["b"]);
+    expect(selectQueue(map, contacts, "mine", "me", "")).toEqual([]);
+  });
+
+  test("rows keep their places under the pointer; new ones wait and are counted", () => {
+    const held = holdOrder(rows, ["b", "a", "left"]);
+    expect(held.rows.map((row) => row.id)).toEqual(["b", "a"]);
+    expect(held.fresh).toBe(1);
+  });
+});
+
+describe("quick replies", () => {
+  const template = (name: string, text: string) => ({
+    id: name, name, category: "QUICK_REPLY", components: [{ type: "HEADER" }, { type: "BODY", text }],
+  });
+
+  test("the slash counts at the start and after a space only", () => {
+    expect(slashAt("/ho", 3)).toEqual({ start: 0, query: "ho" });
+    expect(slashAt("see /ho there", 7)).toEqual({ start: 4, query: "ho" });
+    expect(slashAt("1/2", 3)).toBeNull();
+    expect(slashAt("https://x", 9)).toBeNull();
+    expect(slashAt("مرحبا /شك", 9)).toEqual({ start: 6, query: "شك" });
+  });
+
+  test("known values are filled in, unknown ones stay and block", () => {
+    const values = valuesFor(contact({ custom_fields: { plan: "Gold" } }), "Dana");
+    const [found] = quickReplies([template("offer", "{{name}}, {{ plan }} by {{agent}}: {{price}}")], "off", values);
+    expect(found?.text).toBe("Layla, Gold by Dana: {{price}}");
+    expect(openPlaceholders(found?.text ?? "")).toEqual(["price"]);
+  });
+
+  test("names and texts are searched, templates without a body are not offered", () => {
+    const all = [template("hours", "We open at nine"), template("empty", "")];
+    expect(quickReplies(all, "nine", new Map()).map((one) => one.name)).toEqual(["hours"]);
+    expect(bodyOf({ id: "x", name: "x", category: null, components: [] })).toBe("");
+  });
+});
+
+describe("the 24-hour window", () => {
+  const now = Date.parse("2026-11-24T12:00:00Z");
+  test("open, about to close, closed, never opened, not a thing of this channel", () => {
+    expect(replyWindow("WHATSAPP_CLOUD", "2026-11-24T11:00:00Z", now)).toEqual({ state: "open" });
+    expect(replyWindow("WHATSAPP_CLOUD", "2026-11-23T13:00:00Z", now)).toEqual({ state: "soon", leftMs: 3_600_000 });
+    expect(replyWindow("WHATSAPP_CLOUD", "2026-11-23T11:59:00Z", now)).toEqual({ state: "closed" });
+    expect(replyWindow("WHATSAPP_BUSINESS", null, now)).toEqual({ state: "never" });
+    expect(replyWindow("EMAIL", null, now)).toEqual({ state: "none" });
+  });
+});
