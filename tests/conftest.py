@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -22,8 +23,13 @@ TEMPLATE = "hub_template"
 
 @pytest.fixture(scope="session")
 def server_dir() -> Iterator[Path]:
-    """Outside the checkout, so that a read-only one can be tested too."""
-    path = Path(tempfile.mkdtemp(prefix="hub-tests-"))
+    """Outside the checkout, so that a read-only one can be tested too; in memory where there is enough.
+
+    A clone of the template is some 400 files: 12 ms in memory, 40 to 500 ms on ext4.
+    """
+    memory = Path("/dev/shm")
+    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30
+    path = Path(tempfile.mkdtemp(prefix="hub-tests-", dir=memory if roomy else None))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

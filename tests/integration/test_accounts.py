@@ -14,13 +14,15 @@ from tests.factories import Servers
 async def test_an_owner_and_the_organization_are_made_at_once(
     servers: Servers, superuser: asyncpg.Connection
 ) -> None:
+    name = "نايل هوم"
     made = await create_account(
-        servers.migrate_url, "Dana@Example.com", "correct horse", "نايل هوم", "OWNER", "Dana"
+        servers.migrate_url, "Dana@Example.com", "correct horse", name, "OWNER", "Dana"
     )
     assert made.made_user and made.made_organization
     row = await superuser.fetchrow(
-        "select u.email, u.encrypted_password, u.email_confirmed_at, m.*, o.name from auth.users u "
-        "join public.memberships m on m.user_id = u.id join public.organizations o on o.id = m.organization_id"
+        "select u.email, u.encrypted_password, u.email_confirmed_at, m.*, o.name "
+        "from auth.users u join public.memberships m on m.user_id = u.id "
+        "join public.organizations o on o.id = m.organization_id"
     )
     assert row is not None
     assert (row["email"], row["role"], row["first_name"], row["name"]) == (
