@@ -36,6 +36,8 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="s
     type: str
     body: dict[str, Any]
     correlator: str | None = None
+    fails: int | None = None
+    """The error code of the `failed` status that follows; None = the customer gets it."""
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="said"):

@@ -99,7 +99,7 @@ class Provider:
             elif (owner := self.state.sent.get(record.wamid)) is not None:
                 self.courier.add(self._status_event(owner, record))
         for sent in unfinished:
-            self.plan_receipts(sent, fail_code=None, reorder=False)
+            self.plan_receipts(sent, reorder=False)
         for template in self.state.templates.values():
             if template.status == "PENDING":
                 self.timers.after(TEMPLATE_REVIEW_S, partial(self.decide_template, template.id))
@@ -138,28 +138,29 @@ class Provider:
     ) -> Sent:
         """The send is in the ledger when this returns; receipts follow, or with `early` come before the
         answer."""
+        number, kind = account.phone_number_id, str(body["type"])
+        code: int | None = None
+        if persona.behaviour.unreachable:
+            code = 131026
+        if kind != "template" and not self.state.window_open(number, persona.id):
+            code = 131047
+        later = self.faults.strike("fail_later", number, persona.id)
+        if later is not None:
+            code = int(later.number("code", 131026))
         n = self.state.next_n()
-        kind = str(body["type"])
         correlator = body.get("biz_opaque_callback_data")
         sent = Sent(
             n=n,
             at=self.clock.now(),
-            account=account.phone_number_id,
+            account=number,
             wamid=self.state.wamid(n),
             persona=persona.id,
             to=to,
             type=kind,
             body=body,
             correlator=correlator if isinstance(correlator, str) else None,
+            fails=code,
         )
-        code: int | None = None
-        if persona.behaviour.unreachable:
-            code = 131026
-        if kind != "template" and not self.state.window_open(sent.account, persona.id):
-            code = 131047
-        later = self.faults.strike("fail_later", sent.account, persona.id)
-        if later is not None:
-            code = int(later.number("code", 131026))
         reorder = self.faults.strike("reorder_statuses", sent.account, persona.id) is not None
         await self.state.ledger.append(sent)
         message = self.state.apply_sent(sent)
@@ -169,17 +170,17 @@ class Provider:
         if early and code is None:
             keys = [self.move(sent, "sent"), self.move(sent, "delivered")]
             await self.courier.wait_for([key for key in keys if key], 5.0)
-        self.plan_receipts(sent, fail_code=code, reorder=reorder)
+        self.plan_receipts(sent, reorder=reorder)
         if message is not None and code is None:
             self._plan_reply(sent, persona)
         return sent
 
-    def plan_receipts(self, sent: Sent, *, fail_code: int | None, reorder: bool) -> None:
+    def plan_receipts(self, sent: Sent, *, reorder: bool) -> None:
         """Sets the timers for sent, delivered, read or failed, as the customer behaves."""
         persona = self.state.personas.get(sent.persona)
         behaviour = persona.behaviour if persona is not None else None
-        if fail_code is not None or behaviour is None or behaviour.unreachable:
-            self.timers.after(SENT_AFTER_S, lambda: self._move_later(sent, "failed", fail_code or 131026))
+        if sent.fails is not None or behaviour is None:
+            self.timers.after(SENT_AFTER_S, lambda: self._move_later(sent, "failed", sent.fails or 131026))
             return
         plan = ["sent"]
         delays = [SENT_AFTER_S]

@@ -189,13 +189,13 @@ def _log_to_stderr() -> None:
 def main(settings: Any) -> None:
     """Runs the sandbox until it is told to stop. Takes a SandboxConfig, or settings that
     `SandboxConfig.from_settings` reads."""
-    _log_to_stderr()
     config = settings if isinstance(settings, SandboxConfig) else SandboxConfig.from_settings(settings)
     if not config.allow_remote and not _is_loopback(config.host):
         raise SystemExit(
             f"host {config.host!r} is not loopback; the sandbox has no sign-in. Set allow_remote to insist."
         )
     lock = _lock(config.folder)
+    _log_to_stderr()
     try:
         asyncio.run(serve(config))
     except OSError as error:
