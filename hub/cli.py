@@ -157,6 +157,7 @@ def seed(reset: bool, data_dir: Path) -> None:
     from hub.db.seed import main as seed_database
 
     with _databases(data_dir) as environ:
+        _owner(environ)
         sys.exit(seed_database(_settings(environ), reset=reset))
 
 

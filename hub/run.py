@@ -397,7 +397,12 @@ class Supervisor:
         command = _short(hub) if hub.exists() else "python -m hub"
         lines = [
             ("ConnectGain Hub", f"{self.options.url}   (ready after {took_s:.1f} s)"),
-            ("Sign in", f"{owner.get('email')} / {owner.get('password')}" if owner.get("password") else ""),
+            (
+                "Sign in",
+                f"{owner.get('email')} / {owner.get('password')}"
+                if owner.get("password")
+                else f"as whom you make: {command} user create --email … --org …",
+            ),
             ("The customer", f"{self.phone_url}   (play one on this phone)" if self.phone_url else ""),
             ("Keys", f"{command} keys"),
             ("Data", f"{_short(self.data)}   (delete it to start anew)"),
