@@ -673,7 +673,7 @@ def _place(
             _later(parts, q.note_opt_out, org, *_split(event.recipient), event.failure_reason)
         return
     match event.kind:
-        case "message" | "echo" | "reaction" | "postback" | "referral" | "optin":
+        case "message" | "echo" | "reaction" | "postback" | "referral":
             schemes, ids = _split(event.identities)
             echo = event.kind == "echo"
             parts.messages.append(
@@ -706,6 +706,11 @@ def _place(
                     occurred_at=_plausible(event.occurred_at),
                 )
             )
+        case "optin":
+            # Said in the provider's own menu: no words of the customer's, so no message. Taking it back is for
+            # a person to record: a "resume" is weaker than the consent that the law asks for.
+            if event.metadata.get("optin", {}).get("allowed") is False and event.identities:
+                _later(parts, q.note_opt_out, org, *_split(event.identities), event.content or None)
         case "identity_change":
             new = [(s, v) for s, v in event.metadata.get("identity_change", {}).get("new", ())]
             if new and event.identities:
