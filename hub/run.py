@@ -207,7 +207,8 @@ class Supervisor:
                     signal.signal(number, handler)
 
     def say(self, text: str, *, plain: bool = False) -> None:
-        with self._said:
+        # A console that went away (a closed pipe, a full disk behind it) is no reason to stop.
+        with self._said, suppress(OSError):
             print(text if plain else f"{datetime.now(UTC).astimezone():%H:%M:%S} {text}", flush=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
