@@ -10,7 +10,7 @@ import { useTranslation } from "react-i18next";
 import { useQuery } from "@tanstack/react-query";
 import { profilesQuery } from "../api/lists";
 import { signOut } from "../api/session";
-import { perform } from "../features/inbox/deeds";
+import { perform } from "./deeds";
 import { setLanguage } from "../i18n";
 import { colleagueName, contactName } from "../lib/people";
 import { matches } from "../lib/text";

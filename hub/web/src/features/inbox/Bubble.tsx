@@ -12,7 +12,7 @@ import { RichText } from "../../ui/RichText";
 import { type TickState, Ticks } from "../../ui/Ticks";
 import { cx } from "../../ui/cx";
 import css from "./Bubble.module.css";
-import { perform } from "./deeds";
+import { perform } from "../../app/deeds";
 import { timeOf } from "./items";
 
 function tick(status: Message["status"]): TickState | null {

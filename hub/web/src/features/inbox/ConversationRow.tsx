@@ -10,9 +10,9 @@ import { unreadCount } from "../../realtime/reducer";
 import { Avatar } from "../../ui/Avatar";
 import { Counter } from "../../ui/Chip";
 import { cx } from "../../ui/cx";
-import { ChannelIcon } from "./ChannelIcon";
+import { ChannelIcon } from "../../app/ChannelIcon";
 import { Viewers } from "./ConversationList";
-import { channelLabel } from "./labels";
+import { channelLabel } from "../../i18n/labels";
 import css from "./ConversationRow.module.css";
 
 export interface ConversationRowProps {

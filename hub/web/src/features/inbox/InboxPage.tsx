@@ -10,10 +10,10 @@ import { useSession } from "../../api/session";
 import { openConversation } from "../../realtime/live";
 import { EmptyState } from "../../ui/EmptyState";
 import { cx } from "../../ui/cx";
-import { ContactPanel } from "./ContactPanel";
+import { ContactPanel } from "../contacts/ContactPanel";
 import { ConversationList } from "./ConversationList";
 import { loadDrafts } from "./drafts";
-import { perform } from "./deeds";
+import { perform } from "../../app/deeds";
 import css from "./InboxPage.module.css";
 import { ThreadPane } from "./ThreadPane";
 

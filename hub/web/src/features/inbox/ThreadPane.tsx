@@ -13,10 +13,10 @@ import { colleagueName, contactName } from "../../lib/people";
 import { useLive } from "../../realtime/live";
 import { Avatar } from "../../ui/Avatar";
 import { EmptyState } from "../../ui/EmptyState";
-import { ChannelIcon } from "./ChannelIcon";
+import { ChannelIcon } from "../../app/ChannelIcon";
 import { Composer } from "./Composer";
-import { perform } from "./deeds";
-import { channelLabel } from "./labels";
+import { perform } from "../../app/deeds";
+import { channelLabel } from "../../i18n/labels";
 import { Thread } from "./Thread";
 import css from "./ThreadPane.module.css";
 

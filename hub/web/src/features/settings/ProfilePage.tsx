@@ -6,7 +6,7 @@ import { fullName } from "../../lib/people";
 import { useLive } from "../../realtime/live";
 import { Avatar } from "../../ui/Avatar";
 import { Chip } from "../../ui/Chip";
-import { permissionLabel, roleLabel } from "../inbox/labels";
+import { permissionLabel, roleLabel } from "../../i18n/labels";
 import css from "./Settings.module.css";
 import { SettingsPage } from "./SettingsFrame";
 

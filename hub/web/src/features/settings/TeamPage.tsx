@@ -5,7 +5,7 @@ import { colleagueName } from "../../lib/people";
 import { useLive } from "../../realtime/live";
 import { Avatar } from "../../ui/Avatar";
 import { Chip } from "../../ui/Chip";
-import { roleLabel } from "../inbox/labels";
+import { roleLabel } from "../../i18n/labels";
 import { Listing } from "./Listing";
 import css from "./Settings.module.css";
 import { SettingsPage } from "./SettingsFrame";

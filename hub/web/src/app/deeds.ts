@@ -1,9 +1,9 @@
 /** Deeds of the user that may be refused: done over the live connection, explained when they fail. */
 import { notifications } from "@mantine/notifications";
 import i18n from "i18next";
-import { act } from "../../realtime/live";
-import { isTransient } from "../../realtime/outbox";
-import { CommandError } from "../../realtime/socket";
+import { act } from "../realtime/live";
+import { isTransient } from "../realtime/outbox";
+import { CommandError } from "../realtime/socket";
 
 export function explain(error: unknown): string {
   if (error instanceof CommandError) {

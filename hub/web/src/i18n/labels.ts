@@ -1,6 +1,6 @@
 /** Words for states that the API spells in capitals. */
 import type { TFunction } from "i18next";
-import type en from "../../i18n/en.json";
+import type en from "./en.json";
 
 function isKey<T extends object>(words: T, key: string): key is Extract<keyof T, string> {
   return Object.hasOwn(words, key);

@@ -15,8 +15,8 @@ import { Avatar } from "../../ui/Avatar";
 import { Chip } from "../../ui/Chip";
 import { RichText } from "../../ui/RichText";
 import css from "./ContactPanel.module.css";
-import { complain, perform } from "./deeds";
-import { schemeLabel } from "./labels";
+import { complain, perform } from "../../app/deeds";
+import { schemeLabel } from "../../i18n/labels";
 
 export function ContactPanel({ conversation }: { conversation: Conversation }) {
   const { t } = useTranslation();
@@ -81,7 +81,9 @@ export function ContactPanel({ conversation }: { conversation: Conversation }) {
             <ul className={css.list}>
               {list.map((one) => (
                 <li key={one.id} className={css.card}>
-                  <bdi className={css.cardTitle}>{one.title}</bdi>
+                  <span className={css.cardTitle} dir="auto">
+                    {one.title}
+                  </span>
                   <span className={css.meta}>
                     {one.stage && <Chip>{one.stage}</Chip>}
                     {one.value !== null && <span>{money(one.value, one.currency, lang)}</span>}
@@ -99,7 +101,9 @@ export function ContactPanel({ conversation }: { conversation: Conversation }) {
             <ul className={css.list}>
               {list.map((one) => (
                 <li key={one.id} className={css.card}>
-                  <bdi className={css.cardTitle}>{one.title}</bdi>
+                  <span className={css.cardTitle} dir="auto">
+                    {one.title}
+                  </span>
                   <span className={css.meta}>
                     {one.completed ? (
                       <Chip tone="good">{t("contact.done")}</Chip>
