@@ -1,6 +1,6 @@
 /** The rows of /rest/v1 that the app reads: each parser names exactly the columns that are asked for. */
 import {
-  type Parsed, bool, list, nullable, num, object, oneOf, oneOfOr, record, str, unknown, withDefault,
+  type Parsed, bool, list, nullable, num, object, oneOf, oneOfOr, record, str, withDefault,
 } from "../lib/parse";
 
 export const conversation = object({
@@ -63,7 +63,7 @@ export const contact = object({
   emails: withDefault(list(str), []),
   tags: withDefault(list(str), []),
   custom_fields: withDefault(record, {}),
-  opt_in_status: unknown,
+  opt_in_status: nullable(bool),
   job_title: nullable(str),
   lead_status: nullable(str),
   lifecycle_stage: nullable(str),
@@ -88,9 +88,9 @@ export const channelAccount = object({
   name: nullable(str),
   type: str,
   is_active: withDefault(bool, true),
-  health: nullable(unknown),
+  health: oneOfOr("unknown", "unknown", "ok", "degraded", "error"),
   last_inbound_at: nullable(str),
-  last_error: nullable(unknown),
+  last_error: nullable(str),
 });
 export type ChannelAccount = Parsed<typeof channelAccount>;
 

@@ -166,7 +166,7 @@ function Fetched<T>({ query, none, children }: FetchedProps<T>) {
 function Fields({ contact }: { contact: Contact }) {
   const { t, i18n } = useTranslation();
   const lang = localeOf(i18n.language);
-  const optIn = typeof contact.opt_in_status === "string" ? contact.opt_in_status : null;
+  const optIn = contact.opt_in_status === null ? null : contact.opt_in_status ? t("contact.yes") : t("contact.no");
   const known: [string, string | null][] = [
     [t("contact.lifecycle"), contact.lifecycle_stage],
     [t("contact.lead"), contact.lead_status],

@@ -4,7 +4,6 @@ import { useTranslation } from "react-i18next";
 import { channelsQuery } from "../../api/lists";
 import type { ChannelAccount } from "../../api/models";
 import { localeOf } from "../../i18n";
-import { isRecord } from "../../lib/parse";
 import { fullTime } from "../../lib/time";
 import { Chip } from "../../ui/Chip";
 import { ChannelIcon } from "../../app/ChannelIcon";
@@ -13,22 +12,20 @@ import { Listing } from "./Listing";
 import css from "./Settings.module.css";
 import { SettingsPage } from "./SettingsFrame";
 
-/** The last error as text: a plain string, or an object with a message. */
-function troubleOf(account: ChannelAccount): string | null {
-  const error = account.last_error;
-  if (typeof error === "string" && error !== "") return error;
-  if (isRecord(error) && typeof error["message"] === "string") return error["message"];
-  return null;
-}
-
 function State({ account, t }: { account: ChannelAccount; t: TFunction }) {
   if (!account.is_active) return <Chip>{t("channels.inactive")}</Chip>;
-  const health = typeof account.health === "string" ? account.health.toLowerCase() : null;
-  if (troubleOf(account) !== null || (health !== null && !["ok", "healthy", "unknown", "active"].includes(health))) {
-    return <Chip tone="bad">{t("channels.trouble")}</Chip>;
+  switch (account.health) {
+    case "ok":
+      return <Chip tone="good">{t("channels.ok")}</Chip>;
+    case "degraded":
+      return <Chip tone="warn">{t("channels.degraded")}</Chip>;
+    case "error":
+      return <Chip tone="bad">{t("channels.trouble")}</Chip>;
+    case "unknown":
+      return <Chip>{t("channels.unknown")}</Chip>;
+    default:
+      return account.health satisfies never;
   }
-  if (account.last_inbound_at === null && health !== "ok") return <Chip>{t("channels.unknown")}</Chip>;
-  return <Chip tone="good">{t("channels.ok")}</Chip>;
 }
 
 export function ChannelsPage() {
@@ -53,9 +50,9 @@ export function ChannelsPage() {
             <div className={css.entryEnd}>
               <State account={one} t={t} />
             </div>
-            {troubleOf(one) !== null && (
+            {one.last_error !== null && one.health !== "ok" && (
               <p className={css.trouble} dir="auto">
-                {troubleOf(one)}
+                {one.last_error}
               </p>
             )}
           </li>
