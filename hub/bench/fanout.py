@@ -18,7 +18,6 @@ from hub.bench.stage import BenchOrg, Stage, cpu_s, rss_kb, stage
 from hub.db.pool import Database, LoggedEvent
 from hub.domain.permissions import PERMISSIONS
 from hub.events.publisher import Publisher
-from hub.resources import make_redis
 from hub.settings import load_settings
 
 SESSIONS = 1000
@@ -89,11 +88,11 @@ async def write(s: Stage, orgs: list[BenchOrg], messages: int, batch: int = 50) 
     """Store and publish ``messages``, spread over ``orgs``; how many events that made."""
     db = Database(f"{s.environment(1)['DATABASE_URL']}", ("ingest", "live"))
     await db.open()
-    publisher = Publisher(make_redis(s.valkey.url), db)
+    publisher = Publisher(db, s.valkey.url)
     await publisher.start()
     events = 0
     for start in range(0, messages, batch):
-        items = [
+        items: list[dict[str, Any]] = [
             {
                 "n": n, "organization_id": str(orgs[(start + n) % len(orgs)].id), "channel_account_id": str(orgs[(start + n) % len(orgs)].account_id),
                 "dedupe_key": uuid4().hex, "schemes": ["wa_id"], "ids": [f"2099{n:07d}"], "name": "Mona Hassan", "direction": "INBOUND",

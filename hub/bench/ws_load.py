@@ -13,7 +13,7 @@ import os
 import resource
 import struct
 import sys
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
@@ -28,7 +28,7 @@ class _Session(asyncio.Protocol):
         self.welcomed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: Any = transport
+        self.transport = cast(asyncio.Transport, transport)
         key = base64.b64encode(os.urandom(16)).decode()
         self.transport.write(
             f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{self.load.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

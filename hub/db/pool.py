@@ -114,7 +114,7 @@ class Database:
 
         conn.add_log_listener(note)
         try:
-            yield conn  # type: ignore[misc]
+            yield conn
         except (
             asyncpg.DataError
         ):  # an InterfaceError by inheritance, but a value's fault and not the connection's
