@@ -12,10 +12,15 @@ export const queryClient = new QueryClient({
   },
 });
 
+/** Views that stand on a table: events name the table. */
+const seenThrough: Readonly<Record<string, string>> = { profiles: "memberships" };
+
 /** Tables that just changed; "*" after a resync, when anything may have. */
 export function tablesChanged(tables: ReadonlySet<string>): void {
   void queryClient.invalidateQueries({
     predicate: ({ queryKey: [kind, table] }) =>
-      kind === "rest" && (tables.has("*") || (typeof table === "string" && tables.has(table))),
+      kind === "rest" &&
+      typeof table === "string" &&
+      (tables.has("*") || tables.has(table) || tables.has(seenThrough[table] ?? table)),
   });
 }
