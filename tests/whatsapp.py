@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -106,7 +107,7 @@ class Hook:
     async def post(self, raw: bytes, *, secret: str | None = APP_SECRET, query: str = "", **headers: str) -> int:
         signature = {} if secret is None else {"X-Hub-Signature-256": meta_signature(secret, raw)}
         url = self.server.make_url(PATH + query)
-        async with self.client.post(url, data=raw, headers={**signature, **headers}) as response:
+        async with self.client.post(url, data=io.BytesIO(raw), headers={**signature, **headers}) as response:
             self.headers = response.headers
             return response.status
 
@@ -123,7 +124,9 @@ async def hook(db: Database, config: Settings, spool_dir: Path | None = None) ->
         spool = app[SPOOL] = Spool(spool_dir, app[INGEST].replay)
         await spool.start()
     app.add_routes(ingress.routes(app))
-    async with TestServer(app) as server, aiohttp.ClientSession() as client:
+    server = TestServer(app)
+    await server.start_server(auto_decompress=False)
+    async with server, aiohttp.ClientSession() as client:
         yield Hook(server, client, app[INGEST], spool)
         if spool is not None:
             await spool.stop()

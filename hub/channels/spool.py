@@ -233,10 +233,9 @@ class Spool:
     async def turn(self) -> bool:
         """Wait for the end of a replay that is nearly done. True when the way to the database is free."""
         if self._closing and not self._drained.is_set():
-            try:
-                await asyncio.wait_for(self._drained.wait(), 1.0)
-            except TimeoutError:
-                return False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._drained.wait()
         return self._drained.is_set()
 
     async def append(self, delivery: Delivery) -> None:
@@ -315,7 +314,8 @@ class Spool:
             try:
                 if await self._drain():
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), ADOPT_EVERY_S)
+                        async with asyncio.timeout(ADOPT_EVERY_S):
+                            await self._wake.wait()
                     self._wake.clear()
                     if self.is_empty:
                         await asyncio.to_thread(self._adopt)
