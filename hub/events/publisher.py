@@ -22,6 +22,7 @@ import redis.asyncio as redis
 import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from hub.db.pool import Database, LoggedEvent, Purpose
@@ -199,12 +200,18 @@ class Publisher:
             return
         if events and self._epoch is None:
             self._epoch = await event_log.epoch(self._db, self._purpose)
+        batch = list(publications(self._epoch or "", events))
+        batch += [(f"w:{queue}", b"") for queue in wakes]
+        batch += messages
+        try:
+            await self._send(batch)
+        except RedisConnectionError:  # the connection was lost while idle: Redis itself may be well
+            await self._redis.connection_pool.disconnect()
+            await self._send(batch)
+        self.published += len(events)
+
+    async def _send(self, batch: Sequence[tuple[str, bytes]]) -> None:
         async with self._redis.pipeline(transaction=False) as pipe:
-            for channel, payload in publications(self._epoch or "", events):
-                pipe.publish(channel, payload)
-            for queue in wakes:
-                pipe.publish(f"w:{queue}", b"")
-            for channel, payload in messages:
+            for channel, payload in batch:
                 pipe.publish(channel, payload)
             await pipe.execute()
-        self.published += len(events)
