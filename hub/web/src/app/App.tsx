@@ -30,7 +30,7 @@ export function App() {
       >
         <FollowDirection />
         <QueryClientProvider client={queryClient}>
-          <Notifications position="bottom-center" limit={4} />
+          <Notifications position="top-center" limit={4} />
           <RouterProvider router={router} />
         </QueryClientProvider>
       </MantineProvider>

@@ -10,7 +10,7 @@ import { useTranslation } from "react-i18next";
 import { useQuery } from "@tanstack/react-query";
 import { profilesQuery } from "../api/lists";
 import { signOut } from "../api/session";
-import { perform } from "./deeds";
+import { assign, closeOrReopen } from "./deeds";
 import { setLanguage } from "../i18n";
 import { colleagueName, contactName } from "../lib/people";
 import { matches } from "../lib/text";
@@ -44,14 +44,14 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
         id: "close",
         label: closed ? t("thread.reopenLong") : t("thread.closeLong"),
         leftSection: <Archive size={18} />,
-        onClick: () => void perform(closed ? "reopen" : "close", { conversation_id: open.id }),
+        onClick: () => void closeOrReopen(open),
       });
       if (me && open.assignee_id !== me) {
         here.push({
           id: "assign-me",
           label: t("thread.assignMe"),
           leftSection: <UserCheck size={18} />,
-          onClick: () => void perform("assign", { conversation_id: open.id, assignee_id: me }),
+          onClick: () => void assign(open, me, t("team.you")),
         });
       }
       if (open.assignee_id !== null) {
@@ -59,7 +59,7 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
           id: "unassign",
           label: t("thread.unassign"),
           leftSection: <UserX size={18} />,
-          onClick: () => void perform("assign", { conversation_id: open.id, assignee_id: null }),
+          onClick: () => void assign(open, null, null),
         });
       }
       for (const one of profiles ?? []) {
@@ -68,7 +68,7 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
           id: `assign-${one.id}`,
           label: `${t("thread.assign")}: ${colleagueName(one, one.id)}`,
           leftSection: <UserRound size={18} />,
-          onClick: () => void perform("assign", { conversation_id: open.id, assignee_id: one.id }),
+          onClick: () => void assign(open, one.id, colleagueName(one, one.id)),
         });
       }
     }

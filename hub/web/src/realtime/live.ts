@@ -278,11 +278,13 @@ async function readSnapshots(): Promise<void> {
     QUEUES.forEach((queue, index) => {
       complete[queue] = (pages[index]?.length ?? PAGE) < PAGE;
     });
-    await readBeside(all.map((row) => row.id));
+    setInbox(dropThreads(inboxNow(), new Set(open ? [open] : [])));
+    await Promise.all([
+      readBeside(all.map((row) => row.id)),
+      ...(open ? [readConversation(open), readThread(open)] : []),
+    ]);
     if (stale()) return;
     useLive.setState({ complete, loading: false, failure: null });
-    setInbox(dropThreads(inboxNow(), new Set(open ? [open] : [])));
-    if (open) await Promise.all([readConversation(open), readThread(open)]);
     tablesChanged(new Set(["*"]));
     recountSoon();
     snapshotTry = 0;

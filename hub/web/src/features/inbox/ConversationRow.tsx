@@ -12,6 +12,7 @@ import { Counter } from "../../ui/Chip";
 import { cx } from "../../ui/cx";
 import { ChannelIcon } from "../../app/ChannelIcon";
 import { Viewers } from "./ConversationList";
+import { useDraft } from "./drafts";
 import { channelLabel } from "../../i18n/labels";
 import css from "./ConversationRow.module.css";
 
@@ -37,6 +38,7 @@ export const ConversationRow = memo(function ConversationRow(props: Conversation
   const unread = unreadCount(row, read);
   const at = row.last_message_at ?? row.created_at;
   const preview = row.last_message_preview ?? "";
+  const draft = useDraft(row.id).text.trim();
   return (
     <Link
       to="/inbox/$conversationId"
@@ -68,6 +70,13 @@ export const ConversationRow = memo(function ConversationRow(props: Conversation
           <span className={css.preview}>
             {typing ? (
               <em className={css.typing}>{t("list.typing")}</em>
+            ) : draft !== "" && !selected ? (
+              <>
+                <em className={css.draft}>{t("list.draft")}</em>
+                <span className={css.previewText} dir="auto">
+                  {draft}
+                </span>
+              </>
             ) : preview === "" ? (
               t("list.noText")
             ) : (

@@ -13,7 +13,7 @@ import { cx } from "../../ui/cx";
 import { ContactPanel } from "../contacts/ContactPanel";
 import { ConversationList } from "./ConversationList";
 import { loadDrafts } from "./drafts";
-import { perform } from "../../app/deeds";
+import { closeOrReopen } from "../../app/deeds";
 import css from "./InboxPage.module.css";
 import { ThreadPane } from "./ThreadPane";
 
@@ -50,8 +50,7 @@ export function InboxPage() {
     if (next) void navigate({ to: "/inbox/$conversationId", params: { conversationId: next }, search: (old) => old });
   };
   const toggleClosed = () => {
-    if (!conversation) return;
-    void perform(conversation.status === "CLOSED" ? "reopen" : "close", { conversation_id: conversation.id });
+    if (conversation) void closeOrReopen(conversation);
   };
   const reply = () => document.querySelector<HTMLTextAreaElement>("[data-composer]")?.focus();
   const place = { usePhysicalKeys: true };

@@ -61,6 +61,15 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
     setNewAfter(row && unreadCount(row, read) > 0 ? (read?.conv_seq ?? 0) : null);
   }
 
+  // What arrives while nobody looks is new to whoever comes back.
+  const newestSeq = messages.at(-1)?.conv_seq ?? 0;
+  const attended = useRef(0);
+  useEffect(() => {
+    if (attentive) attended.current = newestSeq;
+  }, [attentive, newestSeq]);
+  const missed = !attentive && attended.current > 0 && newestSeq > attended.current;
+  if (missed && messages.at(-1)?.direction === "INBOUND" && newAfter !== attended.current && newAfter !== undefined) setNewAfter(attended.current);
+
   const mine = useMemo(() => outbox.filter((one) => one.conversationId === id), [outbox, id]);
   const items = useMemo(() => threadItems(messages, mine, newAfter ?? null, me), [messages, mine, newAfter, me]);
   const byId = useMemo(() => new Map(messages.map((one) => [one.id, one])), [messages]);
@@ -98,7 +107,7 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
 
   const shown = virtual.getVirtualItems();
   const atEnd = !placed.current || virtual.isAtEnd(END_PX);
-  const newest = messages.at(-1)?.conv_seq ?? 0;
+  const newest = newestSeq;
 
   // What arrives while somebody reads further up is counted on the button.
   const seen = useRef(newest);

@@ -15,7 +15,7 @@ import { Avatar } from "../../ui/Avatar";
 import { EmptyState } from "../../ui/EmptyState";
 import { ChannelIcon } from "../../app/ChannelIcon";
 import { Composer } from "./Composer";
-import { perform } from "../../app/deeds";
+import { assign, closeOrReopen } from "../../app/deeds";
 import { channelLabel } from "../../i18n/labels";
 import { Thread } from "./Thread";
 import css from "./ThreadPane.module.css";
@@ -83,7 +83,7 @@ export function ThreadPane({ id, me, assigning, onAssigning, panelShown, onToggl
                 variant="default"
                 className={css.close}
                 leftSection={closed ? <ArchiveRestore size={16} /> : <Archive size={16} />}
-                onClick={() => void perform(closed ? "reopen" : "close", { conversation_id: id })}
+                onClick={() => void closeOrReopen(conversation)}
               >
                 <span className={css.closeText}>{closed ? t("thread.reopen") : t("thread.close")}</span>
               </Button>
@@ -124,8 +124,6 @@ function AssignMenu({ conversation, me, opened, onOpened }: AssignMenuProps) {
   const presence = useLive((live) => live.presence);
   const holder = profiles?.find((one) => one.id === conversation.assignee_id);
   const name = conversation.assignee_id ? colleagueName(holder, "…") : t("thread.nobody");
-  const assign = (assignee: string | null) =>
-    void perform("assign", { conversation_id: conversation.id, assignee_id: assignee });
   const others = (profiles ?? []).filter((one) => one.is_active && one.id !== me);
   return (
     <Menu opened={opened} onChange={onOpened} position="bottom-end" width={250}>
@@ -146,7 +144,7 @@ function AssignMenu({ conversation, me, opened, onOpened }: AssignMenuProps) {
         <Menu.Item
           leftSection={<UserCheck size={16} />}
           rightSection={conversation.assignee_id === me ? <Check size={14} /> : null}
-          onClick={() => assign(me)}
+          onClick={() => void assign(conversation, me, t("team.you"))}
         >
           {t("thread.assignMe")}
         </Menu.Item>
@@ -155,7 +153,7 @@ function AssignMenu({ conversation, me, opened, onOpened }: AssignMenuProps) {
             key={one.id}
             leftSection={<Avatar name={colleagueName(one, one.id)} size="xs" online={presence.has(one.id)} />}
             rightSection={conversation.assignee_id === one.id ? <Check size={14} /> : null}
-            onClick={() => assign(one.id)}
+            onClick={() => void assign(conversation, one.id, colleagueName(one, one.id))}
           >
             <bdi>{colleagueName(one, one.id)}</bdi>
           </Menu.Item>
@@ -163,7 +161,7 @@ function AssignMenu({ conversation, me, opened, onOpened }: AssignMenuProps) {
         {conversation.assignee_id !== null && (
           <>
             <Menu.Divider />
-            <Menu.Item leftSection={<UserX size={16} />} onClick={() => assign(null)}>
+            <Menu.Item leftSection={<UserX size={16} />} onClick={() => void assign(conversation, null, null)}>
               {t("thread.unassign")}
             </Menu.Item>
           </>
