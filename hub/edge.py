@@ -69,8 +69,13 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _answer(request: web.Request, handler: Handler, is_api: bool) -> web.StreamResponse:
     surface = surface_of(request.path)
     try:
-        if "Content-Encoding" in request.headers and request.headers["Content-Encoding"].lower() != "identity":
-            raise UnsupportedMedia("Compressed bodies are not accepted", hint="Send the body without Content-Encoding")
+        if (
+            "Content-Encoding" in request.headers
+            and request.headers["Content-Encoding"].lower() != "identity"
+        ):
+            raise UnsupportedMedia(
+                "Compressed bodies are not accepted", hint="Send the body without Content-Encoding"
+            )
         return await handler(request)
     except Exception as error:
         refusal = as_refusal(error)
@@ -155,7 +160,11 @@ def client_address(request: web.Request, settings: Settings) -> str:
     remote = request.remote or "unknown"
     if not settings.trusted_proxies:
         return remote
-    forwarded = [part.strip() for part in ",".join(request.headers.getall("X-Forwarded-For", ())).split(",") if part.strip()]
+    forwarded = [
+        part.strip()
+        for part in ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
+        if part.strip()
+    ]
     hops = [*forwarded, remote]
     while len(hops) > 1 and _is_trusted(hops[-1], settings.trusted_proxies):
         hops.pop()

@@ -107,14 +107,20 @@ def _as_text(details: Any) -> str | None:
         return details
     if isinstance(details, dict) and set(details) == {"field", "message"}:
         return f"{details['field']}: {details['message']}" if details["field"] else str(details["message"])
-    if isinstance(details, dict) and "permissions" in details:
-        return f"needs {' or '.join(details['permissions'])}" if details["permissions"] else "needs another role"
+    if isinstance(details, dict) and set(details) == {"missing"}:
+        return f"needs {' or '.join(details['missing'])}" if details["missing"] else "needs another role"
     return _encode(details).decode()
 
 
-def error_response(error: HubError, surface: Surface, request_id: str, *, anonymous: bool = False) -> web.Response:
+def error_response(
+    error: HubError, surface: Surface, request_id: str, *, anonymous: bool = False
+) -> web.Response:
     """The one answer for a refusal. ``anonymous``: under /rest/v1 the anon role is told to sign in (401), not that it may not (403)."""
-    status = 401 if surface == "rest" and anonymous and isinstance(error, InsufficientPermissions) else error.status
+    status = (
+        401
+        if surface == "rest" and anonymous and isinstance(error, InsufficientPermissions)
+        else error.status
+    )
     body = error_body(error, surface, request_id)
     if status != error.status:
         body["error_code"] = "AUTHENTICATION_FAILED"
@@ -125,7 +131,9 @@ def error_response(error: HubError, surface: Surface, request_id: str, *, anonym
         headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-    return web.Response(body=_encode(body), status=status, content_type="application/json", charset="utf-8", headers=headers)
+    return web.Response(
+        body=_encode(body), status=status, content_type="application/json", charset="utf-8", headers=headers
+    )
 
 
 def as_refusal(error: Exception) -> HubError | None:
@@ -150,7 +158,9 @@ def _from_aiohttp(error: web.HTTPException) -> HubError | None:
     if error.status == 404:
         return NotFound("Nothing is here", rest_code="PGRST125")
     if isinstance(error, web.HTTPMethodNotAllowed):
-        return MethodNotAllowed("This method is not allowed here", details={"allowed": sorted(error.allowed_methods)})
+        return MethodNotAllowed(
+            "This method is not allowed here", details={"allowed": sorted(error.allowed_methods)}
+        )
     if error.status == 413:
         return PayloadTooLarge("The body is too large")
     if error.status == 415:

@@ -70,7 +70,9 @@ class RateLimiter:
             return allowance, None
         RATE_LIMITED.labels(name).inc()
         return allowance, RateLimited(
-            f"More than {limit} requests in a minute", details={"limit": limit, "per_s": WINDOW_S}, retry_after_s=max(1.0, left_s)
+            f"More than {limit} requests in a minute",
+            details={"limit": limit, "per_s": WINDOW_S},
+            retry_after_s=max(1.0, left_s),
         )
 
     async def _count(self, key: str) -> tuple[int, float]:

@@ -21,7 +21,7 @@ from hub.settings import Settings
 if TYPE_CHECKING:
     from hub.auth.authenticator import Authenticator
     from hub.auth.passwords import Passwords
-    from hub.auth.tokens import Keyring
+    from hub.auth.sessions import Accounts
     from hub.channels.ingest import Ingest
     from hub.channels.spool import Spool
     from hub.events.publisher import Publisher
@@ -36,7 +36,7 @@ SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
 DB: web.AppKey[Database] = web.AppKey("db")
 REDIS: web.AppKey[Redis] = web.AppKey("redis")
 AUTH: web.AppKey[Authenticator] = web.AppKey("auth")
-KEYRING: web.AppKey[Keyring] = web.AppKey("keyring")
+ACCOUNTS: web.AppKey[Accounts] = web.AppKey("accounts")
 PASSWORDS: web.AppKey[Passwords] = web.AppKey("passwords")
 CATALOG: web.AppKey[Catalog] = web.AppKey("catalog")
 PUBLISHER: web.AppKey[Publisher] = web.AppKey("publisher")

@@ -56,7 +56,9 @@ class WebApp:
             self._page, self._files, self._stamp = None, {}, None
             return
         self._page = index.read_text(encoding="utf-8")
-        self._files = {f"/assets/{p.name}": p.read_bytes() for p in (self.dist / "assets").iterdir() if p.is_file()}
+        self._files = {
+            f"/assets/{p.name}": p.read_bytes() for p in (self.dist / "assets").iterdir() if p.is_file()
+        }
 
     def _refresh(self) -> None:
         """A build that appeared or changed while we run is picked up."""
@@ -90,7 +92,18 @@ class WebApp:
     async def handle_page(self, request: web.Request) -> web.StreamResponse:
         """Any address that a browser opens is the app's; its router decides."""
         last = request.path.rsplit("/", 1)[-1]
-        if "." in last and last.rsplit(".", 1)[-1] in ("js", "css", "map", "png", "ico", "json", "txt", "php", "xml", "svg"):
+        if "." in last and last.rsplit(".", 1)[-1] in (
+            "js",
+            "css",
+            "map",
+            "png",
+            "ico",
+            "json",
+            "txt",
+            "php",
+            "xml",
+            "svg",
+        ):
             raise NotFound("Nothing is here")
         if request.headers.get("Accept") and not _accepts_html(request.headers["Accept"]):
             raise NotFound("Nothing is here")
@@ -120,6 +133,13 @@ def _accepts_html(accept: str) -> bool:
     return "text/html" in accept or "*/*" in accept
 
 
-def config_document(settings: Settings, version: str, anon_key: str | None, demo: dict[str, str | None] | None) -> dict[str, object]:
+def config_document(
+    settings: Settings, version: str, anon_key: str | None, demo: dict[str, str | None] | None
+) -> dict[str, object]:
     """`/config.json`: what the web app knows before anybody signs in. Nothing in it is secret."""
-    return {"name": "ConnectGain Hub", "version": version, "anon_key": anon_key, "demo": demo if settings.demo else None}
+    return {
+        "name": "ConnectGain Hub",
+        "version": version,
+        "anon_key": anon_key,
+        "demo": demo if settings.demo else None,
+    }

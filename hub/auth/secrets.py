@@ -32,7 +32,9 @@ class CannotOpen(ValueError):
 @lru_cache(maxsize=32)
 def _cipher(key: str) -> tuple[str, AESGCM]:
     """The key's short name (says nothing about the key) and its cipher."""
-    derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"connectgain-hub secrets v1").derive(key.encode())
+    derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"connectgain-hub secrets v1").derive(
+        key.encode()
+    )
     return hashlib.sha256(b"key id" + derived).hexdigest()[:8], AESGCM(derived)
 
 
@@ -41,7 +43,13 @@ def _place(table: str, column: str, organization_id: UUID | str | None, row_id: 
 
 
 def seal_secret(
-    settings: Settings, value: str, *, table: str, column: str, organization_id: UUID | str | None, row_id: UUID | str | None
+    settings: Settings,
+    value: str,
+    *,
+    table: str,
+    column: str,
+    organization_id: UUID | str | None,
+    row_id: UUID | str | None,
 ) -> str:
     """Encrypt ``value`` for exactly one place."""
     kid, cipher = _cipher(settings.secret_keys[0].reveal())
@@ -51,7 +59,13 @@ def seal_secret(
 
 
 def open_secret(
-    settings: Settings, ciphertext: str, *, table: str, column: str, organization_id: UUID | str | None, row_id: UUID | str | None
+    settings: Settings,
+    ciphertext: str,
+    *,
+    table: str,
+    column: str,
+    organization_id: UUID | str | None,
+    row_id: UUID | str | None,
 ) -> Secret:
     """The value sealed for this place. Raises CannotOpen."""
     try:
@@ -63,7 +77,9 @@ def open_secret(
         name, cipher = _cipher(key.reveal())
         if version == _VERSION and name == kid:
             try:
-                return Secret(cipher.decrypt(raw_nonce, raw, _place(table, column, organization_id, row_id)).decode())
+                return Secret(
+                    cipher.decrypt(raw_nonce, raw, _place(table, column, organization_id, row_id)).decode()
+                )
             except InvalidTag as error:
                 raise CannotOpen("The sealed value was changed or moved") from error
     raise CannotOpen("HUB_SECRET_KEY does not hold the key that sealed this")

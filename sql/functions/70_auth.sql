@@ -256,6 +256,15 @@ create or replace function app.api_keys_by_prefix(prefix text)
      where h.key_prefix = prefix
   $$;
 
+create or replace function app.api_key_state(key_id uuid)
+  returns table (organization_id uuid, id uuid, permissions jsonb, expires_at timestamptz, revoked boolean)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select k.organization_id, k.id, k.permissions, k.expires_at, k.revoked_at is not null
+      from app.api_key_hashes h join public.api_keys k on k.organization_id = h.organization_id and k.id = h.api_key_id
+     where h.api_key_id = key_id
+  $$;
+
 -- At most one write in ten minutes a key: each is an event.
 create or replace function app.key_used(org uuid, key_id uuid) returns void
   language sql security definer set search_path = pg_catalog, pg_temp
@@ -283,6 +292,7 @@ create or replace function app.keep_api_key_hash(key_id uuid, hash bytea) return
 create or replace function app.keep_secrets(owner_table text, items jsonb) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp
   as $$
+  #variable_conflict use_column
   begin
     if exists (select from jsonb_to_recordset(items) i (organization_id uuid) where i.organization_id is distinct from app.org())
        and current_setting('role') <> 'service_role'

@@ -102,4 +102,57 @@ create or replace function app.contact_of_sender(org uuid, item jsonb) returns u
     return mine;
   end $$;
 
-grant execute on function app.record_message(jsonb) to authenticated;
+-- Where a send function puts its message: the open conversation on the account that sends, else a new one. Inside the caller's
+-- transaction. `item` as for record_message, with conversation_id and account_key (the provider's key of an account) instead of
+-- direction, status and content. Raises HUB04 for ids that are not the caller's or do not belong together.
+create or replace function app.conversation_for_send(item jsonb, channel text) returns table (conversation_id uuid, contact_id uuid)
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  #variable_conflict use_column
+  declare
+    org uuid := app.org();
+    wanted uuid := (item ->> 'conversation_id')::uuid;
+    account uuid;
+    contact uuid;
+    conv uuid;
+  begin
+    if org is null or not app.may_any('{can_send_messages}') then
+      raise exception using errcode = '42501', message = 'Sending needs can_send_messages';
+    end if;
+    if item ->> 'account_key' is not null then
+      select r.channel_account_id into account from app.webhook_routes r
+       where r.organization_id = org and r.type = channel and r.account_key = item ->> 'account_key';
+      if account is null then
+        raise exception using errcode = 'HUB04', message = 'No such channel account';
+      end if;
+    end if;
+    if wanted is not null then
+      select c.id, c.contact_id into conv, contact from public.conversations c
+       where c.organization_id = org and c.id = wanted and (account is null or c.channel_account_id = account);
+      if conv is null or item ->> 'wa_id' is not null and app.contact_of_sender(org, item) <> contact then
+        raise exception using errcode = 'HUB04', message = 'No such conversation with this recipient';
+      end if;
+      return query select conv, contact;
+      return;
+    end if;
+    if account is null then
+      select a.id into account from public.channel_accounts a
+       where a.organization_id = org and a.type in (channel, case channel when 'WHATSAPP_CLOUD' then 'WHATSAPP_BUSINESS' end)
+         and a.is_active and a.disconnected_at is null order by a.created_at desc, a.id desc limit 1;
+      if account is null then
+        raise exception using errcode = 'HUB04', message = 'No channel account of this type is connected';
+      end if;
+    end if;
+    contact := app.contact_of_sender(org, item);
+    select c.id into conv from public.conversations c
+     where c.organization_id = org and c.contact_id = contact and c.channel_account_id = account and c.status = 'OPEN';
+    if conv is null then
+      insert into public.conversations as c (organization_id, channel_account_id, contact_id) values (org, account, contact)
+      on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing
+      returning c.id into conv;
+      conv := coalesce(conv, app.conversation_on(org, account, contact));
+    end if;
+    return query select conv, contact;
+  end $$;
+
+grant execute on function app.record_message(jsonb), app.conversation_for_send(jsonb, text) to authenticated;

@@ -1,0 +1,77 @@
+"""Who is calling over HTTP, and whether one more request is within the caller's rate limit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import structlog
+from aiohttp import web
+
+from hub.auth.apikeys import is_key
+from hub.domain.principal import Principal
+from hub.edge import client_address
+from hub.errors import AuthenticationFailed, InvalidApiKey
+from hub.resources import ALLOWANCE, AUTH, PRINCIPAL, RATE, SETTINGS
+
+Surface = Literal["rest", "functions"]
+
+
+def bearer(request: web.Request) -> str | None:
+    """The token of the Authorization header; None without one. Raises AuthenticationFailed for another scheme."""
+    header = request.headers.get("Authorization")
+    if header is None or not header.strip():
+        return None
+    scheme, _, token = header.strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise AuthenticationFailed("Authorization must be `Bearer <token>`")
+    return token.strip()
+
+
+async def identify(request: web.Request) -> Principal:
+    """An organization key in X-API-Key first, then the bearer token, then the bare `apikey` (header or query).
+
+    A bad credential is refused even beside a good one. Raises AuthenticationFailed, InvalidApiKey, Unavailable.
+    """
+    auth = request.app[AUTH]
+    external = request.headers.get("X-API-Key")
+    token = bearer(request)
+    project = request.headers.get("apikey") or request.query.get("apikey")
+    if external is not None:
+        if not is_key(external.strip()):
+            raise InvalidApiKey("This API key is not valid")
+        principal = await auth.principal_of_key(external.strip())
+    elif token is not None:
+        principal = await auth.principal_of_token(token)
+        if project is not None and project != token:
+            await auth.principal_of_token(project)
+    elif project is not None:
+        principal = await auth.principal_of_token(project)
+    else:
+        raise AuthenticationFailed(
+            "No credentials", hint="Send `Authorization: Bearer <token>` or `X-API-Key: cg_…`"
+        )
+    request[PRINCIPAL] = principal
+    if principal.organization_id is not None:
+        structlog.contextvars.bind_contextvars(organization_id=str(principal.organization_id))
+    return principal
+
+
+async def admit(request: web.Request, surface: Surface) -> Principal:
+    """``identify``, then count the request. Raises RateLimited as well."""
+    principal = await identify(request)
+    settings, rate = request.app[SETTINGS], request.app[RATE]
+    if principal.kind == "service":
+        return principal
+    if principal.is_web:
+        name, who, limit = "web", str(principal.user_id), settings.rate_web
+    elif principal.kind == "key" and "X-API-Key" in request.headers:
+        name, who, limit = "external", str(principal.key_id), settings.rate_external
+    elif principal.organization_id is None:
+        name, who, limit = "address", client_address(request, settings), settings.rate_address
+    else:
+        limit = settings.rate_rest if surface == "rest" else settings.rate_functions
+        name, who = surface, str(principal.organization_id)
+    request[ALLOWANCE], refusal = await rate.hit(name, who, limit)
+    if refusal is not None:
+        raise refusal
+    return principal

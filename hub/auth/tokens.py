@@ -1,0 +1,284 @@
+"""Tokens that we sign: users' access tokens (ES256, one hour), the project keys (HS256, ten years), recovery tokens.
+
+A token's header chooses nothing: `kid` must be one of ours and brings its own algorithm; jku, jwk and x5u are
+ignored. Times are read from hub.clock.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from jwt.algorithms import ECAlgorithm
+
+from hub import clock
+from hub.auth.secrets import open_secret, seal_secret
+from hub.errors import AuthenticationFailed
+from hub.settings import Settings
+from sql import q
+
+ACCESS_S: Final = 3600
+LEEWAY_S: Final = 30
+_TEN_YEARS_S: Final = 10 * 365 * 86400
+_RECOVERY_S: Final = 3600
+_HS, _ES, _PEPPER = "HS256", "ES256", "PEPPER"
+_LONGEST: Final = 8192
+#: The web app's sessions have a rate limit of their own; this signed claim says which they are.
+WEB_CLAIM: Final = "hub_client"
+
+
+class ProjectKeys(msgspec.Struct, frozen=True):
+    """The deployment's two well-known keys."""
+
+    anon: str
+    service_role: str
+
+
+class _Connection(Protocol):
+    async def fetch(self, query: str, *args: Any) -> list[Any]: ...
+    async def execute(self, query: str, *args: Any) -> str: ...
+
+
+class Keyring:
+    """The opened keys of one deployment. Replaced as a whole when they change; never logged."""
+
+    def __init__(self, rows: list[Mapping[str, Any]], settings: Settings) -> None:
+        self._issuer = settings.public_base_url
+        self._private: tuple[str, ec.EllipticCurvePrivateKey] | None = None
+        self._public: dict[str, tuple[str, Any]] = {}
+        self.jwks: dict[str, list[dict[str, Any]]] = {"keys": []}
+        self.pepper = b""
+        self._project: tuple[str, bytes, int] | None = None
+        for row in rows:
+            kid, algorithm = row["kid"], row["algorithm"]
+            opened = open_secret(
+                settings,
+                row["sealed"],
+                table="signing_keys",
+                column=algorithm,
+                organization_id=None,
+                row_id=kid,
+            ).reveal()
+            if algorithm == _ES:
+                key = load_pem_private_key(opened.encode(), None)
+                if not isinstance(key, ec.EllipticCurvePrivateKey):
+                    continue
+                self._public[kid] = (_ES, key.public_key())
+                jwk = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+                self.jwks["keys"].append({**jwk, "kid": kid, "alg": _ES, "use": "sig", "key_ops": ["verify"]})
+                if row["is_current"]:
+                    self._private = (kid, key)
+            elif algorithm == _HS:
+                raw = base64.b64decode(opened)
+                self._public[kid] = (_HS, raw)
+                if row["is_current"]:
+                    self._project = (kid, raw, int(row["created_at"].timestamp()))
+            elif algorithm == _PEPPER and row["is_current"]:
+                self.pepper = base64.b64decode(opened)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._private is not None and self._project is not None and bool(self.pepper)
+
+    @property
+    def issuer(self) -> str:
+        return f"{self._issuer}/auth/v1"
+
+    def project_keys(self) -> ProjectKeys:
+        """Always the same text for the same deployment: they are printed, copied and compared."""
+        if self._project is None:
+            raise AuthenticationFailed("This hub has no project keys yet")
+        kid, raw, born = self._project
+
+        def sign(role: str) -> str:
+            claims = {"iss": "connectgain-hub", "role": role, "iat": born, "exp": born + _TEN_YEARS_S}
+            return jwt.encode(claims, raw, algorithm=_HS, headers={"kid": kid})
+
+        return ProjectKeys(anon=sign("anon"), service_role=sign("service_role"))
+
+    def access_token(
+        self,
+        user: Mapping[str, Any],
+        session_id: UUID,
+        *,
+        organization_id: UUID | None,
+        org_role: str | None,
+        is_web: bool,
+        method: str = "password",
+    ) -> tuple[str, int]:
+        """The token and its `exp`. ``user`` is app.user_document's."""
+        if self._private is None:
+            raise AuthenticationFailed("This hub has no signing key yet")
+        now = int(clock.now_s())
+        claims: dict[str, Any] = {
+            "iss": self.issuer,
+            "sub": user["id"],
+            "aud": "authenticated",
+            "exp": now + ACCESS_S,
+            "iat": now,
+            "nbf": now,
+            "email": user["email"],
+            "phone": "",
+            "app_metadata": app_metadata(user, organization_id, org_role),
+            "user_metadata": _small(user.get("user_metadata") or {}),
+            "role": "authenticated",
+            "aal": "aal1",
+            "amr": [{"method": method, "timestamp": now}],
+            "session_id": str(session_id),
+            "is_anonymous": False,
+        }
+        if is_web:
+            claims[WEB_CLAIM] = "web"
+        kid, key = self._private
+        return jwt.encode(claims, key, algorithm=_ES, headers={"kid": kid}), now + ACCESS_S
+
+    def recovery_token(self, user_id: str, password_hash: str | None) -> str:
+        """Signs its owner in once: it ends with the password that it was made for, and after an hour."""
+        if self._private is None:
+            raise AuthenticationFailed("This hub has no signing key yet")
+        kid, key = self._private
+        now = int(clock.now_s())
+        claims = {
+            "iss": self.issuer,
+            "aud": "recovery",
+            "sub": user_id,
+            "exp": now + _RECOVERY_S,
+            "nbf": now,
+            "pw": password_mark(password_hash),
+        }
+        return jwt.encode(claims, key, algorithm=_ES, headers={"kid": kid})
+
+    def verify_recovery(self, token: str) -> dict[str, Any]:
+        """Its claims. Raises AuthenticationFailed."""
+        claims = self._claims(token)
+        if claims.get("iss") != self.issuer or claims.get("aud") != "recovery":
+            raise AuthenticationFailed("This link is not valid")
+        _check_times(claims, need_exp=True)
+        return claims
+
+    def verify(self, token: str) -> dict[str, Any]:
+        """The claims of a user's access token or of a project key (told apart by `role`). Raises AuthenticationFailed."""
+        claims = self._claims(token)
+        role = claims.get("role")
+        if role in ("anon", "service_role") and "session_id" not in claims:
+            _check_times(claims, need_exp=True)
+            return claims
+        if role != "authenticated":
+            raise AuthenticationFailed("The token's role is not known", rest_code="PGRST301")
+        for name in ("iss", "aud", "exp", "nbf", "sub", "session_id"):
+            if name not in claims:
+                raise AuthenticationFailed(f"The token has no {name}", rest_code="PGRST303")
+        if claims["iss"] != self.issuer or claims["aud"] != "authenticated":
+            raise AuthenticationFailed("The token was made for another place", rest_code="PGRST303")
+        _check_times(claims, need_exp=True)
+        return claims
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        if len(token) > _LONGEST:
+            raise AuthenticationFailed("The token is too long")
+        try:
+            header = jwt.get_unverified_header(token)
+            kid = header.get("kid")
+            candidates = [self._public[kid]] if kid in self._public else []
+            if kid is None and header.get("alg") == _HS:  # keys made by others with our secret carry no kid
+                candidates = [k for k in self._public.values() if k[0] == _HS]
+            for algorithm, key in candidates:
+                try:
+                    claims: dict[str, Any] = jwt.decode(
+                        token, key, algorithms=[algorithm], options={"verify_signature": True, **_OURSELVES}
+                    )
+                except jwt.InvalidSignatureError:
+                    continue
+                role = claims.get("role")
+                if (algorithm == _HS) != (role in ("anon", "service_role")):
+                    break  # the project's secret signs project keys and nothing else
+                return claims
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise AuthenticationFailed("The token cannot be read", rest_code="PGRST301") from error
+        raise AuthenticationFailed("The token's signature is not ours", rest_code="PGRST301")
+
+
+#: PyJWT reads the real clock; these checks are done by _check_times on ours.
+_OURSELVES: Final = {
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_iss": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+
+
+def _check_times(claims: Mapping[str, Any], *, need_exp: bool) -> None:
+    now = clock.now_s()
+    expires, starts = claims.get("exp"), claims.get("nbf")
+    if need_exp and not isinstance(expires, (int, float)):
+        raise AuthenticationFailed("The token has no exp", rest_code="PGRST303")
+    if isinstance(expires, (int, float)) and expires <= now - LEEWAY_S:
+        raise AuthenticationFailed("The token has expired", rest_code="PGRST303")
+    if starts is not None and (not isinstance(starts, (int, float)) or starts > now + LEEWAY_S):
+        raise AuthenticationFailed("The token is not valid yet", rest_code="PGRST303")
+
+
+def password_mark(password_hash: str | None) -> str:
+    return hashlib.sha256((password_hash or "").encode()).hexdigest()[:16]
+
+
+def app_metadata(
+    user: Mapping[str, Any], organization_id: UUID | None, org_role: str | None
+) -> dict[str, Any]:
+    metadata = {"provider": "email", "providers": ["email"], **(user.get("app_metadata") or {})}
+    if organization_id is not None:
+        metadata |= {"organization_id": str(organization_id), "org_role": org_role}
+    return metadata
+
+
+def _small(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Tokens ride in every header: what does not fit is read from /user."""
+    return metadata if len(msgspec.json.encode(metadata)) <= 600 else {}
+
+
+async def load_keyring(conn: _Connection, settings: Settings) -> Keyring:
+    """The keys of this database, made first if some are missing. Any connection that may call app's functions will do.
+    Raises CannotOpen when HUB_SECRET_KEY is not the one that sealed them."""
+    ring = Keyring(await conn.fetch(q.list_signing_keys), settings)
+    if ring.is_complete:
+        return ring
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    fresh = {
+        _HS: base64.b64encode(secrets.token_bytes(32)).decode(),
+        _ES: pem,
+        _PEPPER: base64.b64encode(secrets.token_bytes(32)).decode(),
+    }
+    for algorithm, value in fresh.items():
+        kid = secrets.token_hex(8)
+        sealed = seal_secret(
+            settings, value, table="signing_keys", column=algorithm, organization_id=None, row_id=kid
+        )
+        jwk = (
+            msgspec.json.encode(ECAlgorithm.to_jwk(private.public_key(), as_dict=True)).decode()
+            if algorithm == _ES
+            else None
+        )
+        await conn.execute(q.add_signing_key, kid, algorithm, jwk, sealed)
+    return Keyring(await conn.fetch(q.list_signing_keys), settings)
+
+
+async def project_keys(conn: _Connection, settings: Settings) -> ProjectKeys:
+    """The anon and the service_role key of this database."""
+    return (await load_keyring(conn, settings)).project_keys()

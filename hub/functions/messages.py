@@ -1,0 +1,242 @@
+"""insert-message (records) and whatsapp-cloud-send (sends)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from hub.actions.messages import MESSAGE_TYPES, queue_message
+from hub.bodies import JSON_BYTES, decode_json, json_response, read_body
+from hub.db.tenancy import acting_as
+from hub.domain.phones import Phone, parse_phone
+from hub.domain.principal import Principal
+from hub.errors import ValidationFailed, invalid
+from hub.functions.calls import once, principal_name, require_permission
+from hub.resources import DB, PUBLISHER
+from sql import q
+
+_CONTENT_MAX: Final = 65_536
+_SEND_MAX: Final = 4096
+#: How long a send function waits for the provider's word before it answers "queued".
+SENT_WAIT_S: Final = 2.5
+_encode = msgspec.json.Encoder(uuid_format="canonical").encode
+
+_DIRECTIONS: Final = {
+    "incoming": "INBOUND",
+    "inbound": "INBOUND",
+    "outgoing": "OUTBOUND",
+    "outbound": "OUTBOUND",
+}
+#: PENDING is missing on purpose: it would send, and this function only records.
+_STATUSES: Final = ("sent", "received", "delivered", "read", "failed")
+
+
+class _Insert(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The document's body; external_id and contact_id are alternatives to phone."""
+
+    phone: str | None = None
+    external_id: str | None = None
+    contact_id: UUID | None = None
+    name: str | None = None
+    content: str | None = None
+    direction: str | None = None
+    status: str | None = None
+    message_type: str = "text"
+    metadata: dict[str, Any] | None = None
+    channel_account_id: UUID | None = None
+    occurred_at: str | None = None
+    organization_id: UUID | None = None
+
+
+class _Send(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``accessToken`` is accepted and not used: the channel account's own token sends."""
+
+    to: str | None = None
+    message: str | None = None
+    conversationId: UUID | None = None  # noqa: N815 - the document's spelling
+    phoneNumberId: str | None = None  # noqa: N815
+    accessToken: str | None = None  # noqa: N815
+    organizationId: UUID | None = None  # noqa: N815
+    contactName: str | None = None  # noqa: N815
+
+
+_insert = msgspec.json.Decoder(_Insert)
+_send = msgspec.json.Decoder(_Send)
+
+
+async def insert_message(request: web.Request, principal: Principal) -> web.Response:
+    """Record a message of another system; finds or creates contact and conversation. Never sends."""
+    require_permission(principal, "can_send_messages")
+    raw = await read_body(request, JSON_BYTES)
+    body = decode_json(raw, _insert, request.content_type)
+    _own_organization(principal, body.organization_id, "organization_id")
+    item = _recorded(body)
+
+    async def work(conn: Any) -> Any:
+        row = await conn.fetchrow(q.record_message, _encode(item).decode())
+        return {
+            "success": True,
+            "message": {
+                "id": row["id"],
+                "conversation_id": row["conversation_id"],
+                "contact_id": row["contact_id"],
+            },
+        }
+
+    return await once(request, principal, raw, work)
+
+
+def _recorded(body: _Insert) -> dict[str, Any]:
+    """The item for app.record_message. Raises ValidationFailed naming the first field that is wrong."""
+    item: dict[str, Any] = {}
+    if body.contact_id is not None:
+        item["contact_id"] = body.contact_id
+    elif body.external_id is not None:
+        if not 1 <= len(body.external_id) <= 320:
+            raise invalid("external_id", "must have 1 to 320 characters")
+        item["external_id"] = body.external_id
+    else:
+        item |= _phone_members(_phone(body.phone, "phone"))
+    if body.content is None:
+        raise invalid("content", "content is required")
+    if not 1 <= len(body.content) <= _CONTENT_MAX:
+        raise invalid("content", f"must have 1 to {_CONTENT_MAX} characters")
+    if body.direction is None:
+        raise invalid("direction", "direction is required")
+    direction = _DIRECTIONS.get(body.direction.strip().lower())
+    if direction is None:
+        raise invalid("direction", "must be incoming or outgoing")
+    if body.status is None:
+        raise invalid("status", "status is required")
+    status = body.status.strip().lower()
+    if status not in _STATUSES:
+        raise invalid("status", f"must be one of {', '.join(_STATUSES)}")
+    if status == "received" and direction == "OUTBOUND":
+        raise invalid("status", "an outgoing message cannot be received")
+    if body.message_type.strip().lower() not in MESSAGE_TYPES:
+        raise invalid("message_type", f"must be one of {', '.join(sorted(MESSAGE_TYPES))}")
+    for field, text in (
+        ("content", body.content),
+        ("name", body.name or ""),
+        ("external_id", body.external_id or ""),
+    ):
+        if "\x00" in text:
+            raise invalid(field, "must not contain U+0000")
+    return item | {
+        "name": body.name,
+        "content": body.content,
+        "direction": direction,
+        "status": status.upper(),
+        "message_type": body.message_type.strip().lower(),
+        "metadata": body.metadata or {},
+        "channel_account_id": body.channel_account_id,
+        "occurred_at": body.occurred_at,
+    }
+
+
+async def whatsapp_cloud_send(request: web.Request, principal: Principal) -> web.Response:
+    """Queue a WhatsApp message and wait a moment for the provider's id.
+
+    `result.messageId` is the provider's id once it is known, else ours; `result.id` is always ours. A repeat with the
+    same Idempotency-Key gives the same message.
+    """
+    require_permission(principal, "can_send_messages")
+    raw = await read_body(request, JSON_BYTES)
+    body = decode_json(raw, _send, request.content_type)
+    _own_organization(principal, body.organizationId, "organizationId")
+    if body.message is None:
+        raise invalid("message", "message is required")
+    if not body.message.strip() or len(body.message) > _SEND_MAX:
+        raise invalid("message", f"must have 1 to {_SEND_MAX} characters")
+    item: dict[str, Any] = {
+        "conversation_id": body.conversationId,
+        "account_key": body.phoneNumberId,
+        "name": body.contactName,
+    }
+    if body.to is not None or body.conversationId is None:
+        item |= _phone_members(_phone(body.to, "to"))
+    db = request.app[DB]
+    async with acting_as(db, principal) as conn:
+        place = await conn.fetchrow(q.conversation_for_send, _encode(item).decode(), "WHATSAPP_CLOUD")
+    assert place is not None
+    # Sending needs can_send_messages and nothing else; the rows it touches are those of this message.
+    sender = msgspec.structs.replace(principal, permissions=principal.permissions | {"can_read_messages"})
+    queued = await queue_message(
+        db,
+        sender,
+        conversation_id=place["conversation_id"],
+        content=body.message,
+        client_ref=_reference(request, principal),
+        source="api" if principal.kind == "key" else "agent",
+    )
+    request.app[PUBLISHER].wake("outbox")
+    outcome = await _outcome(request, sender, queued.message_id)
+    if outcome["status"] == "FAILED":
+        raise ValidationFailed(
+            "The provider refused the message",
+            details={
+                "field": "to",
+                "message": outcome["failure_reason"] or outcome["failure_code"],
+                "failure_code": outcome["failure_code"],
+                "messageId": queued.message_id,
+            },
+        )
+    return json_response(
+        {
+            "success": True,
+            "result": {
+                "messageId": outcome["provider_message_id"] or queued.message_id,
+                "id": queued.message_id,
+            },
+            "conversationId": place["conversation_id"],
+            "contactId": place["contact_id"],
+        }
+    )
+
+
+async def _outcome(request: web.Request, principal: Principal, message_id: UUID) -> Any:
+    """The message as it stands after at most SENT_WAIT_S."""
+    until = time.monotonic() + SENT_WAIT_S
+    pause = 0.03
+    while True:
+        async with acting_as(request.app[DB], principal, read_only=True) as conn:
+            row = await conn.fetchrow(q.message_outcome, message_id)
+        if row["status"] != "PENDING" or time.monotonic() + pause > until:
+            return row
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.6, 0.25)
+
+
+def _reference(request: web.Request, principal: Principal) -> UUID | None:
+    """A client_ref that the same principal's same Idempotency-Key always gives: the unique key does the rest."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= 255:
+        raise invalid("Idempotency-Key", "must have 1 to 255 characters")
+    digest = hashlib.sha256(f"{principal_name(principal)}|{request.path}|{key}".encode()).digest()
+    return UUID(bytes=digest[:16])
+
+
+def _phone(text: str | None, field: str) -> Phone:
+    if text is None:
+        raise invalid(field, f"{field} is required")
+    phone = parse_phone(text[:100])
+    if phone is None:
+        raise invalid(field, "must be a phone number in international format")
+    return phone
+
+
+def _phone_members(phone: Phone) -> dict[str, Any]:
+    return {"e164": phone.e164, "wa_id": phone.wa_id, "phones": phone.forms}
+
+
+def _own_organization(principal: Principal, given: UUID | None, field: str) -> None:
+    if given is not None and given != principal.organization_id:
+        raise invalid(field, "is not the organization of this credential")
