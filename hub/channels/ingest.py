@@ -4,8 +4,8 @@
                               ├ statuses ─┘ what arrives while one commits is the next
                               └ edits, deletions, other news: statements of their own
 
-Rows that the database refuses and shapes we do not know are kept in webhook_failures; the delivery then counts
-as handled.
+Rows that the database refuses and shapes we do not know are kept in webhook_failures; the delivery then
+counts as handled.
 
 Everything here may be run again: provider ids decide, so a commit whose answer was lost is simply repeated.
 Used by the webhook route, the spool's replay and the workers' second look at failures; no HTTP in here.
@@ -444,12 +444,15 @@ class Ingest:
         if good:
             await self.deliver(*good)
 
-    async def deliver(self, *deliveries: Delivery, organization_id: UUID | None = None) -> bool:
+    async def deliver(
+        self, *deliveries: Delivery, organization_id: UUID | None = None, kept: list[str] | None = None
+    ) -> bool:
         """Apply checked deliveries, in order. Returns when all is committed: True when all of it was applied,
-        False when some of it had to be kept as a failure. `organization_id` limits it to one organization's
-        accounts.
+        False when some of it had to be kept as a failure. Raises Unavailable when nothing may be
+        acknowledged; running it again is harmless.
 
-        Raises Unavailable when nothing may be acknowledged; running it again is harmless."""
+        `organization_id` limits it to one organization's accounts. With `kept` (a second look at something
+        kept before) nothing is kept again: the reasons are added to the list."""
         started = time.perf_counter()
         sorted_ = [(d, await self._sort(d, organization_id)) for d in deliveries]
         if len(sorted_) == 1:
@@ -473,8 +476,13 @@ class Ingest:
                 self._hear(parts.heard)
             if parts.kept or rejected:
                 own = {id(item) for item in (*parts.messages, *parts.statuses, *parts.amendments)}
-                kept = await self._keep(delivery, parts, [r for r in rejected if id(r.item) in own])
-                applied = applied and not kept
+                mine = [r for r in rejected if id(r.item) in own]
+                if parts.kept or mine:
+                    applied = False
+                if kept is None:
+                    await self._keep(delivery, parts, mine)
+                else:
+                    kept += [error for _, _, error, _ in parts.kept] + [r.error for r in mine]
         metrics.INGEST_SECONDS.labels(deliveries[0].channel).observe(time.perf_counter() - started)
         return applied
 
@@ -568,7 +576,7 @@ class Ingest:
             except asyncpg.PostgresError as error:
                 parts.kept.append((None, "not_applied", f"{error.sqlstate} {str(error)[:500]}", b""))
 
-    async def _keep(self, delivery: Delivery, parts: _Sorted, rejected: Iterable[Rejected]) -> bool:
+    async def _keep(self, delivery: Delivery, parts: _Sorted, rejected: Iterable[Rejected]) -> None:
         """Keep what could not be applied, by organization: the whole body, so that it can be read again after
         a fix, unless it also speaks of another organization; then only the parts concerned. True when
         anything was."""
@@ -595,7 +603,6 @@ class Ingest:
                 q.keep_failure, org, delivery.channel, account_id, reason, error, headers, body
             )
             log.warning("webhook.kept", channel=delivery.channel, reason=reason, items=len(found))
-        return bool(groups)
 
     def _hear(self, accounts: set[UUID]) -> None:
         """Note that these accounts are alive; at most every 30 s each, and never in the way of a delivery."""
@@ -707,8 +714,8 @@ def _place(
                 )
             )
         case "optin":
-            # Said in the provider's own menu: no words of the customer's, so no message. Taking it back is for
-            # a person to record: a "resume" is weaker than the consent that the law asks for.
+            # Said in the provider's own menu: no words of the customer's, so no message. Taking it back is
+            # for a person to record: a "resume" is weaker than the consent that the law asks for.
             if event.metadata.get("optin", {}).get("allowed") is False and event.identities:
                 _later(parts, q.note_opt_out, org, *_split(event.identities), event.content or None)
         case "identity_change":

@@ -1,0 +1,538 @@
+"""Messages to providers: claim, note as being sent, send, judge the answer, settle (guarantees 8).
+
+    available ─claim─► running ─mark─► (sending_at) ─bytes─► answer ─settle─► gone | available later | unknown
+                                          └── committed before the first byte leaves
+
+A send whose outcome we do not know is never repeated by us: it waits for the provider's status with our
+correlator, and ends as FAILED `ambiguous` when none comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+import msgspec
+import structlog
+
+from hub import clock, metrics
+from hub.auth.secrets import open_secret
+from hub.channels.protocol import (
+    Accepted,
+    AuthBroken,
+    ChannelAdapter,
+    Identity,
+    Outbound,
+    Permanent,
+    ProviderEnv,
+    RequestDescription,
+    ResponseFacts,
+    Retryable,
+    Throttled,
+    Unknown,
+    Unrenderable,
+    WindowClosed,
+)
+from hub.channels.registry import adapter_for
+from hub.db.pool import Database
+from hub.errors import Unavailable
+from hub.failpoints import failpoint
+from hub.settings import Settings
+from sql import q
+from workers.claim import Lease, Leases, Together
+from workers.retry import SEND_TRIES, backoff_s, outage_s
+
+log = structlog.get_logger()
+
+BATCH: Final = 20
+IN_FLIGHT: Final = 80
+"""Sends at once in a process; below the client's 100 connections."""
+ANSWER_BYTES: Final = 256 * 1024
+AUTH_HOLD_S: Final = 60.0
+"""An account whose token broke is probed by one message a minute until somebody repairs it."""
+PACE_WAIT_S: Final = 2.0
+"""A send waits this long for its account's bucket; above it the row goes back and somebody else's turn
+comes."""
+GIVE_UP_S: Final = 6 * 3600.0
+"""A provider that cannot be reached at all costs no try, but an answer older than this helps nobody."""
+PAIRS: Final = 10_000
+
+_ENCODE = msgspec.json.Encoder(uuid_format="canonical").encode
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+_STRINGS = msgspec.json.Decoder(dict[str, str])
+
+
+class _Row(msgspec.Struct):
+    """What we read of the message itself; it comes as JSON."""
+
+    created_at: datetime
+    content: str | None = None
+    message_type: str = "text"
+    metadata: dict[str, Any] = {}
+
+
+class _Identity(msgspec.Struct):
+    scheme: str
+    value: str
+
+
+_ROW = msgspec.json.Decoder(_Row)
+_IDENTITIES = msgspec.json.Decoder(list[_Identity])
+
+
+class ClaimedSend(msgspec.Struct, frozen=True):
+    """One row of q.claim_sends, in column order; `attempts` counts this one."""
+
+    organization_id: UUID
+    message_id: UUID
+    conversation_id: UUID
+    conv_seq: int
+    attempts: int
+    channel_account_id: UUID | None
+    channel_type: str | None
+    settings: str | None
+    secrets: str | None
+    on_ambiguous: str | None
+    message: str
+    identities: str | None
+    reply_to: str | None
+    last_inbound_at: datetime | None
+
+
+class Result(msgspec.Struct, omit_defaults=True):
+    """What app.settle_sends writes for one send; durations in seconds."""
+
+    message_id: UUID
+    outcome: str
+    provider_message_id: str | None = None
+    code: str | None = None
+    reason: str | None = None
+    retry_in_s: float | None = None
+    hold_s: float | None = None
+    wait_s: float | None = None
+
+
+class NotSent(msgspec.Struct, frozen=True):
+    """No connection, so not one byte reached the provider."""
+
+    reason: str
+
+
+Outcome = Accepted | Throttled | Retryable | Permanent | WindowClosed | AuthBroken | Unknown | NotSent
+
+
+class Pace:
+    """A leaky bucket a key: one every `interval_s` in the long run, `burst` at once. Keys that are idle are
+    forgotten."""
+
+    def __init__(self, interval_s: float, burst: int) -> None:
+        self._interval_s, self._slack_s = interval_s, interval_s * (burst - 1)
+        self._next: OrderedDict[Hashable, float] = OrderedDict()
+
+    def reserve(self, key: Hashable, *, at_most_s: float) -> float:
+        """Take a place and return the seconds until it comes; a longer wait than `at_most_s` takes none."""
+        now = time.monotonic()
+        due = max(self._next.get(key, 0.0), now)
+        wait = max(0.0, due - now - self._slack_s)
+        if wait <= at_most_s:
+            self._next[key] = due + self._interval_s
+            self._next.move_to_end(key)
+            while len(self._next) > PAIRS:
+                self._next.popitem(last=False)
+        return wait
+
+
+class _Flags:
+    """Where one request is, as the client's tracing tells us."""
+
+    __slots__ = ("has_connection",)
+
+    def __init__(self) -> None:
+        self.has_connection = False
+
+
+def tracing() -> aiohttp.TraceConfig:
+    """Notes the moment from which bytes may have left."""
+
+    async def connected(_: aiohttp.ClientSession, context: Any, __: Any) -> None:
+        context.trace_request_ctx.has_connection = True
+
+    async def written(_: aiohttp.ClientSession, __: Any, ___: Any) -> None:
+        asyncio.get_running_loop().call_soon(failpoint, "send.after_bytes")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(connected)
+    trace.on_connection_reuseconn.append(connected)
+    trace.on_request_chunk_sent.append(written)
+    return trace
+
+
+def make_session(settings: Settings) -> aiohttp.ClientSession:
+    """The one client for providers: no redirects, no cookies, no proxies from the environment, at most 100
+    connections."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=100, keepalive_timeout=15),
+        timeout=aiohttp.ClientTimeout(
+            total=settings.provider_total_s,
+            connect=settings.provider_connect_s,
+            sock_connect=settings.provider_connect_s,
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        trace_configs=[tracing()],
+    )
+
+
+async def perform(
+    session: aiohttp.ClientSession, request: RequestDescription
+) -> ResponseFacts | NotSent | Unknown:
+    """The complete answer, or what the lack of one means."""
+    flags = _Flags()
+    try:
+        async with session.request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            data=request.body or None,
+            allow_redirects=False,
+            trace_request_ctx=flags,
+        ) as response:
+            body = bytearray()
+            while chunk := await response.content.readany():
+                body += chunk
+                if len(body) > ANSWER_BYTES:
+                    return Unknown("The answer is too long to be one")
+            return ResponseFacts(
+                status=response.status, headers=response.headers, body=bytes(body), received_at=clock.now()
+            )
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        what = type(error).__name__
+        if flags.has_connection:
+            return Unknown(f"No complete answer ({what})")
+        return NotSent(f"The provider could not be reached ({what})")
+
+
+class Sender:
+    """The outbound loop of one worker process."""
+
+    def __init__(self, db: Database, settings: Settings, session: aiohttp.ClientSession, worker: str) -> None:
+        self._db, self._settings, self._session, self._worker = db, settings, session, worker
+        self.leases = Leases(db, settings.work_lease_s)
+        self._marks: Together[Lease, UUID, bool] = Together(self._mark)
+        self._settles: Together[Lease, Result, bool] = Together(self._settle)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._conversations: dict[UUID, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._unreachable: dict[UUID, int] = {}
+        self._broken: set[UUID] = set()
+        self._accounts: dict[str, Pace] = {}
+        self._pairs: dict[str, Pace] = {}
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; what is not being sent yet goes back."""
+        self._stopping = True
+        self._wake.set()
+
+    async def drained(self) -> None:
+        """Return when nothing is in flight."""
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+    async def run(self) -> None:
+        """Claim and send until stopped."""
+        while not self._stopping:
+            self._wake.clear()
+            room = min(BATCH, IN_FLIGHT - len(self._tasks))
+            claimed = 0
+            if room > 0:
+                try:
+                    claimed = await self._claim(room)
+                except (Unavailable, asyncpg.PostgresError) as error:
+                    log.warning("send.claim_failed", error=type(error).__name__)
+                except Exception:
+                    log.exception("send.claim_failed")
+            if claimed == room > 0:
+                continue
+            try:
+                async with asyncio.timeout(self._settings.work_poll_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _claim(self, room: int) -> int:
+        lease = self.leases.new()
+        async with self._db.connection("worker") as conn:
+            rows = await conn.fetch(
+                q.claim_sends, lease.token, self._worker, room, timedelta(seconds=lease.seconds)
+            )
+        failpoint("claim.after")
+        self.leases.hold(lease, len(rows))
+        for send in sorted(
+            (ClaimedSend(*row) for row in rows), key=lambda s: (s.conversation_id, s.conv_seq)
+        ):
+            before = self._conversations.get(send.conversation_id)
+            task = asyncio.create_task(self._deliver(lease, send, before))
+            self._tasks.add(task)
+            self._conversations[send.conversation_id] = task
+            task.add_done_callback(self._delivered(send.conversation_id))
+        return len(rows)
+
+    def _delivered(self, conversation_id: UUID) -> Any:
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if self._conversations.get(conversation_id) is task:
+                del self._conversations[conversation_id]
+            self._wake.set()  # the conversation's next message may go now
+
+        return done
+
+    async def _deliver(self, lease: Lease, send: ClaimedSend, before: asyncio.Task[None] | None) -> None:
+        """One send from claim to settlement. After an earlier message of the same conversation, whatever
+        became of that."""
+        started = time.perf_counter()
+        outcome = "fenced"
+        try:
+            if before is not None:
+                await asyncio.wait([before])
+            result = await self._result(lease, send)
+            if result is not None:
+                outcome = result.outcome
+                if not await self._settles.put(lease, result):
+                    outcome = "fenced"
+                    await self._fenced(send, result)
+        except Exception:
+            # the row stays claimed; the reaper decides by whether it was being sent
+            outcome = "error"
+            log.exception("send.failed", message=str(send.message_id))
+        finally:
+            self.leases.drop(lease)
+        metrics.OUTBOUND_TOTAL.labels(send.channel_type or "none", outcome).inc()
+        metrics.JOB_SECONDS.labels("send").observe(time.perf_counter() - started)
+        log.info("send.settled", outcome=outcome, attempt=send.attempts, message=str(send.message_id))
+
+    async def _result(self, lease: Lease, send: ClaimedSend) -> Result | None:
+        """What to settle; None when the row is no longer ours."""
+        adapter = adapter_for(send.channel_type) if send.channel_type else None
+        if adapter is None or send.channel_account_id is None:
+            reason = "This channel cannot send" if send.channel_type else "The channel account is gone"
+            return Result(send.message_id, "failed", code="no_channel", reason=reason)
+        row = _ROW.decode(send.message)
+        to = tuple((i.scheme, i.value) for i in _IDENTITIES.decode(send.identities or "[]"))
+        try:
+            request = self._render(adapter, send, row, to)
+        except Unrenderable as error:
+            return Result(send.message_id, "failed", code=error.code, reason=error.reason)
+        except ValueError as error:  # a secret that does not open: as good as a broken token
+            return await self._auth_broken(
+                send, AuthBroken("secret", f"The access token cannot be read: {error}")
+            )
+        pause = self._pause(adapter, send)
+        if pause > PACE_WAIT_S:
+            return Result(send.message_id, "throttled", code="paced", retry_in_s=pause)
+        if pause:
+            await asyncio.sleep(pause)
+        if self._stopping or not lease.may_start():
+            return Result(send.message_id, "released")
+        failpoint("send.before_sending_commit")
+        try:
+            is_ours = await self._marks.put(lease, send.message_id)
+        except (Unavailable, asyncpg.PostgresError):
+            return None  # committed or not, no byte has left: the reaper gives it back, or calls it unknown
+        if not is_ours:
+            log.info("send.lost", message=str(send.message_id))
+            return None
+        failpoint("send.after_sending_commit")
+        if (
+            not lease.may_start()
+        ):  # stopped in between (a paused machine): the row may be somebody else's by now
+            return Result(send.message_id, "released")
+        answer = await perform(self._session, request)
+        failpoint("send.after_response")
+        outcome: Outcome = adapter.classify(answer) if isinstance(answer, ResponseFacts) else answer
+        return await self._judge(adapter, send, row, to, outcome)
+
+    def _render(
+        self, adapter: ChannelAdapter, send: ClaimedSend, row: _Row, to: tuple[Identity, ...]
+    ) -> RequestDescription:
+        settings = _OBJECT.decode(send.settings or "{}")
+        for name, sealed in _STRINGS.decode(send.secrets or "{}").items():
+            secret = open_secret(
+                self._settings,
+                sealed,
+                table="channel_accounts",
+                column=name,
+                organization_id=send.organization_id,
+                row_id=send.channel_account_id,
+            )
+            settings[name] = secret.reveal()
+        operator = self._settings.meta_app_secret
+        env = ProviderEnv(
+            graph_base=self._settings.meta_graph_base,
+            graph_version=self._settings.meta_graph_version,
+            app_secret=settings.get("app_secret") or (operator.reveal() if operator else None),
+        )
+        outbound = Outbound.from_message(
+            message_id=str(send.message_id),
+            to=to,
+            message_type=row.message_type,
+            content=row.content or "",
+            metadata=row.metadata,
+            reply_to=send.reply_to,
+        )
+        return adapter.render(outbound, settings, env)
+
+    def _pause(self, adapter: ChannelAdapter, send: ClaimedSend) -> float:
+        """Seconds until the account's and the recipient's buckets allow this send."""
+        limits = adapter.limits
+        pairs = self._pairs.setdefault(adapter.type, Pace(limits.pair_interval_s, limits.pair_burst))
+        accounts = self._accounts.setdefault(
+            adapter.type, Pace(1 / limits.rate_per_s, int(limits.rate_per_s))
+        )
+        pair = pairs.reserve((send.channel_account_id, send.conversation_id), at_most_s=0.0)
+        return pair or accounts.reserve(send.channel_account_id, at_most_s=PACE_WAIT_S)
+
+    async def _judge(
+        self, adapter: ChannelAdapter, send: ClaimedSend, row: _Row, to: Sequence[Identity], outcome: Outcome
+    ) -> Result:
+        """The table of guarantees 8."""
+        id, account = send.message_id, send.channel_account_id
+        assert account is not None
+        if not isinstance(outcome, NotSent):
+            self._unreachable.pop(account, None)
+        match outcome:
+            case Accepted():
+                if account in self._broken:
+                    self._broken.discard(account)
+                    await self._note(q.report_account, send.organization_id, account, "ok", None)
+                new = [i for i in outcome.identities if i not in to]
+                if new:
+                    await self._note(q.add_identities, send.organization_id, *_columns(to), *_columns(new))
+                return Result(id, "accepted", provider_message_id=outcome.id)
+            case Throttled():
+                hold = outcome.after_s if outcome.scope == "account" else None
+                return Result(
+                    id,
+                    "throttled",
+                    code=outcome.code,
+                    reason=outcome.reason,
+                    retry_in_s=outcome.after_s,
+                    hold_s=hold,
+                )
+            case Retryable():
+                if send.attempts >= min(SEND_TRIES, outcome.max_tries or SEND_TRIES):
+                    return Result(id, "failed", code=outcome.code or "retries_spent", reason=outcome.reason)
+                wait = max(backoff_s(send.attempts), outcome.after_s or 0.0)
+                return Result(id, "retry", code=outcome.code, reason=outcome.reason, retry_in_s=wait)
+            case NotSent():
+                if (clock.now() - row.created_at).total_seconds() > GIVE_UP_S:
+                    return Result(id, "failed", code="unreachable", reason=outcome.reason)
+                failures = self._unreachable[account] = self._unreachable.get(account, 0) + 1
+                wait = outage_s(failures)
+                return Result(
+                    id, "throttled", code="unreachable", reason=outcome.reason, retry_in_s=wait, hold_s=wait
+                )
+            case Permanent():
+                if outcome.opted_out:
+                    await self._note(q.note_opt_out, send.organization_id, *_columns(to), outcome.reason)
+                return Result(id, "failed", code=outcome.code, reason=outcome.reason)
+            case WindowClosed():
+                reason = outcome.reason or "The customer's 24-hour window is closed"
+                return Result(
+                    id, "failed", code="window_closed", reason=f"{reason}. Send a template instead."
+                )
+            case AuthBroken():
+                return await self._auth_broken(send, outcome)
+            case Unknown():
+                wait = self._settings.send_unknown_wait_s
+                return Result(id, "unknown", code="unknown", reason=outcome.reason, wait_s=wait)
+
+    async def _auth_broken(self, send: ClaimedSend, broken: AuthBroken) -> Result:
+        """Nothing of this account can be sent until a person repairs it: hold it, tell its owner, lose no
+        message."""
+        account = send.channel_account_id
+        assert account is not None
+        self._broken.add(account)
+        reason = broken.reason or f"The provider refused our access ({broken.code})"
+        await self._note(q.report_account, send.organization_id, account, "error", reason[:500])
+        return Result(
+            send.message_id,
+            "throttled",
+            code=broken.code,
+            reason=reason,
+            retry_in_s=AUTH_HOLD_S,
+            hold_s=AUTH_HOLD_S,
+        )
+
+    async def _note(self, statement: str, *args: Any) -> None:
+        """Something worth knowing beside the result; never in its way."""
+        try:
+            async with self._db.connection("worker") as conn:
+                await conn.execute(statement, *args)
+        except (Unavailable, asyncpg.PostgresError) as error:
+            log.warning("send.not_noted", error=type(error).__name__)
+
+    async def _mark(self, lease: Lease, ids: list[UUID]) -> list[bool]:
+        async with self._db.connection("worker") as conn:
+            rows = await conn.fetch(q.mark_sending, lease.token, ids, timedelta(seconds=lease.margin_s))
+        ours = {row[0] for row in rows}
+        return [id in ours for id in ids]
+
+    async def _settle(self, lease: Lease, results: list[Result]) -> list[bool]:
+        """Commit results; False for those whose row moved on. While the database is away this is repeated for
+        as long as the rows may still be ours: the provider's answer is known here and nowhere else."""
+        failpoint("send.before_result_commit")
+        text = _ENCODE(results).decode()
+        until = time.monotonic() + 10 * self._settings.work_lease_s
+        n = 0
+        while True:
+            try:
+                async with self._db.connection("worker") as conn:
+                    rows = await conn.fetch(q.settle_sends, lease.token, text)
+                break
+            except asyncpg.PostgresError as error:
+                state = error.sqlstate or ""
+                if not state.startswith(("40", "53", "55", "57")):
+                    if len(results) == 1:
+                        raise
+                    return [(await self._settle(lease, [r]))[0] for r in results]
+                last: Exception = error
+            except Unavailable as error:
+                last = error
+            if time.monotonic() > until:
+                raise last
+            n += 1
+            await asyncio.sleep(min(0.1 * 2**n, 2.0))
+        failpoint("send.after_result_commit")
+        settled = {row[0] for row in rows}
+        return [r.message_id in settled for r in results]
+
+    async def _fenced(self, send: ClaimedSend, result: Result) -> None:
+        """Our lease ended before our result: the row is left alone. That the provider took it is worth
+        telling all the same, in the form in which the provider will tell it, too."""
+        log.warning("send.fenced", message=str(send.message_id), outcome=result.outcome)
+        if result.outcome == "accepted":
+            report = {
+                "organization_id": send.organization_id,
+                "channel_account_id": send.channel_account_id,
+                "provider_message_id": result.provider_message_id,
+                "correlator": str(send.message_id),
+                "status": "SENT",
+                "occurred_at": clock.now(),
+            }
+            await self._note(q.apply_statuses, _ENCODE([report]).decode())
+
+
+def _columns(identities: Sequence[Identity]) -> tuple[list[str], list[str]]:
+    return [scheme for scheme, _ in identities], [value for _, value in identities]
