@@ -34,8 +34,11 @@ export async function perform(
   }
 }
 
-/** Says what was done and takes it back on demand. */
+let offered: string | null = null;
+
+/** Says what was done and takes it back on demand. Only the last deed is offered: more would cover the work. */
 function offerUndo(words: string, undo: () => Promise<boolean>): void {
+  if (offered !== null) notifications.hide(offered);
   const id = notifications.show({
     autoClose: 5_000,
     withCloseButton: true,
@@ -57,6 +60,7 @@ function offerUndo(words: string, undo: () => Promise<boolean>): void {
       </span>
     ),
   });
+  offered = id;
 }
 
 export async function closeOrReopen(row: Conversation): Promise<void> {
