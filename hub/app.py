@@ -199,8 +199,8 @@ async def _keep_trying(app: web.Application) -> None:
 
 
 async def pass_gate(app: web.Application) -> None:
-    """Refuse a database that this version does not know, that would lose acknowledged work, or whose secrets our
-    HUB_SECRET_KEY does not open. Raises StartRefused; Unavailable while nothing can be said."""
+    """Refuse a database that this version does not know, that would lose acknowledged work, or whose secrets
+    our HUB_SECRET_KEY does not open. Raises StartRefused; Unavailable while nothing can be said."""
     settings = app[SETTINGS]
     try:
         async with app[DB].connection("admin") as conn:
@@ -242,8 +242,8 @@ async def _check_durability(conn: Any, settings: Settings) -> None:
         return
     if not settings.unsafe_durability:
         raise StartRefused(
-            f"The database server has {', '.join(f'{n} = off' for n in unsafe)} and would lose acknowledged messages in a "
-            "power cut. Switch it on, or set HUB_UNSAFE_DURABILITY=on for tests."
+            f"The database server has {', '.join(f'{n} = off' for n in unsafe)} and would lose acknowledged "
+            "messages in a power cut. Switch it on, or set HUB_UNSAFE_DURABILITY=on for tests."
         )
     log.warning("start.unsafe_durability", settings=unsafe)
 
@@ -429,7 +429,8 @@ def serve(settings: Settings) -> None:
         sys.exit(1)
     except OSError as error:
         print(
-            f"The hub cannot listen on {settings.host}, port {settings.port} (HUB_HOST, HUB_PORT): {error.strerror or error}",
+            f"The hub cannot listen on {settings.host}, port {settings.port} (HUB_HOST, HUB_PORT): "
+            f"{error.strerror or error}",
             file=sys.stderr,
             flush=True,
         )

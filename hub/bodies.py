@@ -47,11 +47,10 @@ def decode_json(
         if empty is not None:
             return empty
         raise BadRequest("A JSON body is required", rest_code="PGRST102")
-    # text/plain is what `invoke(name, {body: string})` and some curl calls send; only a form is surely a mistake
-    if (
-        content_type.startswith("multipart/")
-        or content_type == "application/x-www-form-urlencoded"
-        and raw[:1] not in b"{["
+    # text/plain is what `invoke(name, {body: string})` and some curl calls send; only a form is surely a
+    # mistake
+    if content_type.startswith("multipart/") or (
+        content_type == "application/x-www-form-urlencoded" and raw[:1] not in b"{["
     ):
         raise UnsupportedMedia("Send the body as application/json")
     check_depth(raw)

@@ -1,4 +1,5 @@
-"""The one middleware: request ids, CORS, refusals as bodies, security and rate headers, metrics, the access log.
+"""The one middleware: request ids, CORS, refusals as bodies, security and rate headers, metrics, the access
+log.
 
 One layer and not six, because every layer is paid on every webhook.
 """
@@ -15,7 +16,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from hub.errors import AuthenticationFailed, HubError, UnsupportedMedia
+from hub.errors import HubError, UnsupportedMedia
 from hub.http_errors import as_refusal, error_response, surface_of
 from hub.metrics import HTTP_SECONDS
 from hub.resources import ALLOWANCE, PRINCIPAL, RATE, REQUEST_ID, SETTINGS
@@ -30,9 +31,10 @@ _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "O
 _SLOW_S: Final = 1.0
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, "
-    "Transfer-Encoding, Range-Unit, Preference-Applied, Proxy-Status, Retry-After, X-Request-Id, X-RateLimit-Limit, "
-    "X-RateLimit-Remaining, X-RateLimit-Reset, X-Total-Count, Link, X-Supabase-Api-Version",
+    "Access-Control-Expose-Headers": "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, "
+    "Location, Transfer-Encoding, Range-Unit, Preference-Applied, Proxy-Status, Retry-After, X-Request-Id, "
+    "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Total-Count, Link, "
+    "X-Supabase-Api-Version",
 }
 _SECURITY: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _HSTS: Final = "max-age=31536000"
@@ -84,7 +86,7 @@ async def _answer(request: web.Request, handler: Handler, is_api: bool) -> web.S
                 return error  # a redirect or the like
             log.exception("request.failed", route=route_of(request), method=request.method)
             refusal = _Internal("Something went wrong here. Give the request id to whoever runs this hub.")
-        elif isinstance(refusal, AuthenticationFailed) and is_api and ALLOWANCE not in request:
+        elif is_api and ALLOWANCE not in request and not request.path.endswith("-webhook"):
             refusal = await _count_stranger(request) or refusal
         principal = request.get(PRINCIPAL)
         anonymous = principal is not None and principal.kind == "anon"
@@ -155,8 +157,8 @@ def route_of(request: web.Request) -> str:
 
 
 def client_address(request: web.Request, settings: Settings) -> str:
-    """Who is at the other end; X-Forwarded-For counts only when it comes from a listed proxy, and then its last
-    entry that is no proxy of ours."""
+    """Who is at the other end; X-Forwarded-For counts only when it comes from a listed proxy, and then its
+    last entry that is no proxy of ours."""
     remote = request.remote or "unknown"
     if not settings.trusted_proxies:
         return remote

@@ -133,8 +133,8 @@ def _checked_column(table: str | None, constraint: str | None) -> str | None:
 
 
 def from_database(error: asyncpg.PostgresError) -> HubError | None:
-    """The refusal a database error stands for; None when it is a bug of ours. DETAIL never leaves: it may quote
-    another organization's values (foreign keys and unique indexes ignore row security)."""
+    """The refusal a database error stands for; None when it is a bug of ours. DETAIL never leaves: it may
+    quote another organization's values (foreign keys and unique indexes ignore row security)."""
     state: str = getattr(error, "sqlstate", None) or ""
     constraint = getattr(error, "constraint_name", None)
     said = _CONSTRAINT_MESSAGES.get(constraint or "")
@@ -147,10 +147,16 @@ def from_database(error: asyncpg.PostgresError) -> HubError | None:
     if state == "23514":
         field = _checked_column(getattr(error, "table_name", None), constraint)
         text = said or f"{field or 'This value'} is not allowed here"
-        return ValidationFailed("Validation error", details={"field": field, "message": text}, hint=constraint, rest_code=state)
+        return ValidationFailed(
+            "Validation error", details={"field": field, "message": text}, hint=constraint, rest_code=state
+        )
     if state == "23502":
         column = getattr(error, "column_name", None)
-        return BadRequest(f"{column} must not be null" if column else "A required value is missing", hint=column, rest_code=state)
+        return BadRequest(
+            f"{column} must not be null" if column else "A required value is missing",
+            hint=column,
+            rest_code=state,
+        )
     if state == "HUB04":
         return NotFound(str(error).split("\n")[0])
     if state == "42501":
@@ -161,6 +167,10 @@ def from_database(error: asyncpg.PostgresError) -> HubError | None:
         return BadRequest(
             "Too many rows in one request", hint="Send them in chunks of 1000", rest_code="HUB01"
         )
+    if state.startswith("22") and str(error).startswith("invalid input for query argument"):
+        return BadRequest(
+            "A value is out of its type's range", rest_code=state
+        )  # the driver's text shows our statement
     if state.startswith("22"):
         return BadRequest(str(error).split("\n")[0], rest_code=state)
     if state in ("57014", "55P03", "40P01", "40001"):

@@ -115,7 +115,8 @@ def _as_text(details: Any) -> str | None:
 def error_response(
     error: HubError, surface: Surface, request_id: str, *, anonymous: bool = False
 ) -> web.Response:
-    """The one answer for a refusal. ``anonymous``: under /rest/v1 the anon role is told to sign in (401), not that it may not (403)."""
+    """The one answer for a refusal. ``anonymous``: under /rest/v1 the anon role is told to sign in (401), not
+    that it may not (403)."""
     status = (
         401
         if surface == "rest" and anonymous and isinstance(error, InsufficientPermissions)

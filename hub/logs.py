@@ -21,8 +21,8 @@ from structlog.typing import EventDict, WrappedLogger
 DROPPED: Final = frozenset(
     {
         "access_token", "api_key", "authorization", "body", "content", "cookie", "email", "emails", "headers",
-        "message_text", "password", "payload", "phone", "phones", "preview", "refresh_token", "secret", "text",
-        "token", "wa_id",
+        "message_text", "password", "payload", "phone", "phones", "preview", "refresh_token", "secret",
+        "text",        "token", "wa_id",
     }
 )  # fmt: skip
 _TOKENS = re.compile(
@@ -39,7 +39,8 @@ _secrets: set[str] = set()
 
 
 def hide(values: Iterable[str]) -> None:
-    """Mask these strings wherever they would be logged from now on. Short ones are ignored: they would mask half the log."""
+    """Mask these strings wherever they would be logged from now on. Short ones are ignored: they would mask
+    half the log."""
     _secrets.update(v for v in values if len(v) >= 8)
 
 

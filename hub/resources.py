@@ -57,7 +57,8 @@ REDIS_CONNECT_S = 1.0
 
 
 def make_redis(url: str) -> Redis:
-    """A client that fails fast and never repeats a command by itself. Nothing connects before the first use."""
+    """A client that fails fast and never repeats a command by itself. Nothing connects before the first
+    use."""
     options: dict[str, Any] = {
         "socket_timeout": REDIS_COMMAND_S,
         "socket_connect_timeout": REDIS_CONNECT_S,

@@ -1,4 +1,5 @@
-"""The built web app: its page with a fresh nonce at every address that is not the API's, its files for a year."""
+"""The built web app: its page with a fresh nonce at every address that is not the API's, its files for a
+year."""
 
 from __future__ import annotations
 
@@ -17,13 +18,14 @@ NONCE_MARK: Final = "__CSP_NONCE__"
 _MISSING = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>ConnectGain Hub</title></head>
 <body><h1>ConnectGain Hub is running, its web app is not built</h1>
-<p>Build it once: <code>make install</code> (or <code>npm run build</code> in <code>hub/web</code>), then reload this page.</p>
+<p>Build it once: <code>make install</code> (or <code>npm run build</code> in <code>hub/web</code>),
+then reload this page.</p>
 <p>The API works without it.</p></body></html>
 """
 # Not in every system's table, and text files need their charset.
 _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".json": "application/json",
-    ".svg": "image/svg+xml", ".woff2": "font/woff2", ".html": "text/html; charset=utf-8", ".wasm": "application/wasm",
+    ".svg": "image/svg+xml", ".woff2": "font/woff2", ".html": "text/html; charset=utf-8",
 }  # fmt: skip
 _ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 
@@ -33,7 +35,7 @@ def content_security_policy(nonce: str) -> str:
     return (
         "default-src 'none'; script-src 'self'; "
         f"style-src 'self' 'nonce-{nonce}'; style-src-attr 'unsafe-inline'; "
-        "img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; font-src 'self'; manifest-src 'self'; "
+        "img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; font-src 'self'; "
         "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'"
     )
 

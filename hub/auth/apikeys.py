@@ -1,6 +1,8 @@
-"""Organization keys: ``cg_`` and 43 base62 characters (256 bits), shown once, kept as an HMAC beside a visible prefix.
+"""Organization keys: ``cg_`` and 43 base62 characters (256 bits), shown once, kept as an HMAC beside a
+visible prefix.
 
-So much randomness needs no slow hash (ASVS 6.5.2); the pepper makes a stolen table useless without HUB_SECRET_KEY.
+So much randomness needs no slow hash (ASVS 6.5.2); the pepper makes a stolen table useless without
+HUB_SECRET_KEY.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From a credential to a principal: access tokens, project keys, organization keys.
 
-What a session or key may do is read from the database and remembered for five seconds, so a revoked session, a
-disabled member or a changed permission bites within five seconds everywhere. While the database is away the last
-answer counts for a minute more; after that the state is unknown and the caller is refused.
+What a session or key may do is read from the database and remembered for five seconds, so a revoked session,
+a disabled member or a changed permission bites within five seconds everywhere. While the database is away the
+last answer counts for a minute more; after that the state is unknown and the caller is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import hashlib
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
@@ -38,14 +39,14 @@ T = TypeVar("T")
 
 
 class _Remembered(Generic[T]):
-    """The last answers to one kind of question: fresh for FRESH_S, usable for UNKNOWN_S while the database is away.
-    Callers that ask the same at once share one look-up."""
+    """The last answers to one kind of question: fresh for FRESH_S, usable for UNKNOWN_S while the database is
+    away. Callers that ask the same at once share one look-up."""
 
     def __init__(self) -> None:
         self._answers: OrderedDict[Any, tuple[float, T]] = OrderedDict()
         self._asking: dict[Any, asyncio.Task[T]] = {}
 
-    async def get(self, key: Any, ask: Callable[[], Awaitable[T]]) -> T:
+    async def get(self, key: Any, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Raises Unavailable when the database is away and nothing younger than UNKNOWN_S is known."""
         now = time.monotonic()
         known = self._answers.get(key)
@@ -53,10 +54,9 @@ class _Remembered(Generic[T]):
             return known[1]
         task = self._asking.get(key)
         if task is None:
-            task = asyncio.ensure_future(ask())  # type: ignore[assignment]
-            assert task is not None
+            task = asyncio.get_running_loop().create_task(ask())
             self._asking[key] = task
-            task.add_done_callback(lambda done, k=key, asked=now: self._keep(k, asked, done))
+            task.add_done_callback(partial(self._keep, key, now))
         try:
             return await asyncio.shield(task)
         except Unavailable:
@@ -175,8 +175,8 @@ class Authenticator:
         )
 
     async def recheck(self, principal: Principal) -> Principal | None:
-        """The same caller as it is now; None when it is over (revoked, disabled, expired, no member any more).
-        Raises Unavailable when that has been unknown for a minute."""
+        """The same caller as it is now; None when it is over (revoked, disabled, expired, no member any
+        more). Raises Unavailable when that has been unknown for a minute."""
         if principal.expires_at is not None and principal.expires_at <= clock.now_s():
             return None
         if principal.session_id is not None:

@@ -17,7 +17,8 @@ Surface = Literal["rest", "functions"]
 
 
 def bearer(request: web.Request) -> str | None:
-    """The token of the Authorization header; None without one. Raises AuthenticationFailed for another scheme."""
+    """The token of the Authorization header; None without one. Raises AuthenticationFailed for another
+    scheme."""
     header = request.headers.get("Authorization")
     if header is None or not header.strip():
         return None
@@ -28,9 +29,11 @@ def bearer(request: web.Request) -> str | None:
 
 
 async def identify(request: web.Request) -> Principal:
-    """An organization key in X-API-Key first, then the bearer token, then the bare `apikey` (header or query).
+    """An organization key in X-API-Key first, then the bearer token, then the bare `apikey` (header or
+    query).
 
-    A bad credential is refused even beside a good one. Raises AuthenticationFailed, InvalidApiKey, Unavailable.
+    A bad credential is refused even beside a good one. Raises AuthenticationFailed, InvalidApiKey,
+    Unavailable.
     """
     auth = request.app[AUTH]
     external = request.headers.get("X-API-Key")

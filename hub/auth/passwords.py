@@ -1,4 +1,5 @@
-"""Passwords: argon2id in threads, two at a time with a bounded queue, so that a flood of sign-ins cannot take the CPU.
+"""Passwords: argon2id in threads, two at a time with a bounded queue, so that a flood of sign-ins cannot take
+the CPU.
 
 19 MiB, t=2, p=1 (OWASP's first choice): 29 ms on the reference machine.
 """
@@ -22,25 +23,28 @@ _QUEUE: Final = 50
 SHORTEST, LONGEST = 8, 256
 T = TypeVar("T")
 
-#: The head of the published lists of leaked passwords, eight characters and longer; the rest is what length is for.
+#: The head of the published lists of leaked passwords, eight characters and longer; the rest is what length
+#: is for.
 _COMMON: Final = frozenset(
     """
-    password password1 password12 password123 password1234 password! passw0rd p@ssw0rd p@ssword pa55word 12345678
-    123456789 1234567890 0123456789 987654321 9876543210 11111111 00000000 88888888 99999999 12341234 11223344
-    87654321 123123123 123454321 147258369 159753456 741852963 789456123 1q2w3e4r 1q2w3e4r5t 1qaz2wsx q1w2e3r4
-    qwerty123 qwertyui qwertyuiop qwerty12 qwerty1234 asdfghjk asdfghjkl zxcvbnm1 asdf1234 abcd1234 abc12345
-    abcdefgh abcdefg1 aa123456 a1234567 iloveyou iloveyou1 ilovegod sunshine sunshine1 princess princess1 football
-    football1 baseball superman superman1 batman123 starwars trustno1 whatever welcome1 welcome123 letmein1 letmein123
-    changeme changeme1 administrator admin123 admin1234 adminadmin root1234 rootroot test1234 testtest guest123
-    computer internet michelle jennifer jordan23 liverpool chelsea1 arsenal1 maverick dragon123 master123 monkey123
-    shadow123 charlie1 qazwsxedc zaq12wsx google123 facebook instagram samsung1 iphone123 pokemon1 hello123 hello1234
-    mohammed mohamed1 muhammad ahmed123 alahly123 zamalek1 connectgain connectgain1
-    """.split()
-)  # fmt: skip
+    password password1 password12 password123 password1234 password! passw0rd p@ssw0rd p@ssword pa55word
+    12345678 123456789 1234567890 0123456789 987654321 9876543210 11111111 00000000 88888888 99999999
+    12341234 11223344 87654321 123123123 123454321 147258369 159753456 741852963 789456123 1q2w3e4r
+    1q2w3e4r5t 1qaz2wsx q1w2e3r4 qwerty123 qwertyui qwertyuiop qwerty12 qwerty1234 asdfghjk asdfghjkl
+    zxcvbnm1 asdf1234 abcd1234 abc12345 abcdefgh abcdefg1 aa123456 a1234567 iloveyou iloveyou1 ilovegod
+    sunshine sunshine1 princess princess1 football football1 baseball superman superman1 batman123
+    starwars trustno1 whatever welcome1 welcome123 letmein1 letmein123 changeme changeme1 administrator
+    admin123 admin1234 adminadmin root1234 rootroot test1234 testtest guest123 computer internet
+    michelle jennifer jordan23 liverpool chelsea1 arsenal1 maverick dragon123 master123 monkey123
+    shadow123 charlie1 qazwsxedc zaq12wsx google123 facebook instagram samsung1 iphone123 pokemon1
+    hello123 hello1234 mohammed mohamed1 muhammad ahmed123 alahly123 zamalek1 connectgain connectgain1
+    """.split()  # noqa: SIM905 - a list of words reads better as words
+)
 
 
 def weakness(password: str) -> str | None:
-    """Why this password is refused ("length" or "pwned"), or None when it will do. Nothing is asked about its characters."""
+    """Why this password is refused ("length" or "pwned"), or None when it will do. Nothing is asked about its
+    characters."""
     if not SHORTEST <= len(password) <= LONGEST:
         return "length"
     if password.lower() in _COMMON or len(set(password)) < 3:
@@ -74,7 +78,8 @@ class Passwords:
         self._waiting = 0
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """``stored`` None (no such user, or one without a password) takes as long as a wrong password. Raises RateLimited."""
+        """``stored`` None (no such user, or one without a password) takes as long as a wrong password. Raises
+        RateLimited."""
         found = stored if stored is not None else await self._run(_dummy)
         return await self._run(verify_password, found, password) and stored is not None
 

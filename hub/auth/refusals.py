@@ -8,7 +8,8 @@ from hub.errors import HubError
 
 
 class AuthRefusal(HubError):
-    """``code`` is GoTrue's, such as invalid_credentials; never a 5xx, which clients repeat for half a minute."""
+    """``code`` is GoTrue's, such as invalid_credentials; never a 5xx, which clients repeat for half a
+    minute."""
 
     def __init__(
         self,

@@ -242,8 +242,8 @@ def cookie_name(hub: Settings) -> str:
 
 
 def _same_origin(request: web.Request) -> None:
-    """Requests that read or set the cookie must come from our own page. Browsers always say where a POST comes from;
-    without Origin there is no browser, and so no cookie that somebody else could abuse."""
+    """Requests that read or set the cookie must come from our own page. Browsers always say where a POST
+    comes from; without Origin there is no browser, and so no cookie that somebody else could abuse."""
     origin = request.headers.get("Origin")
     if not _is_web(request) or origin is None:
         return

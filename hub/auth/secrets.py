@@ -1,4 +1,5 @@
-"""Secrets at rest: AES-256-GCM, ``v1:<key id>:<nonce>:<ciphertext>``, bound to the place where they are stored.
+"""Secrets at rest: AES-256-GCM, ``v1:<key id>:<nonce>:<ciphertext>``, bound to the place where they are
+stored.
 
 The associated data names table, column, organization and row, so that a ciphertext copied to another row or
 tenant does not open there. HUB_SECRET_KEY is a comma list: the first key writes, all of them read.
@@ -21,7 +22,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hub.settings import Secret, Settings
 
 _VERSION: Final = "v1"
-#: What app.hub_meta.sentinel holds, sealed: a wrong HUB_SECRET_KEY is found at start and not at the first send.
+#: What app.hub_meta.sentinel holds, sealed: a wrong HUB_SECRET_KEY is found at start and not at the first
+#: send.
 SENTINEL: Final = "connectgain-hub"
 
 

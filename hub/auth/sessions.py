@@ -23,7 +23,7 @@ from sql import q
 log = structlog.get_logger()
 #: A refresh token used again within this time gets the same child: two tabs, or an answer that was lost.
 REUSE_S: Final = 10.0
-RECOVER_EVERY: Final = "60 seconds"
+RECOVER_EVERY_S: Final = 60.0
 _LONGEST_ADDRESS: Final = 320
 
 
@@ -44,7 +44,8 @@ class Accounts:
         self._db, self._settings, self._auth, self._passwords = db, settings, auth, passwords
 
     async def sign_in(self, email: str, password: str, caller: Caller) -> dict[str, Any]:
-        """A session document. Raises AuthRefusal, RateLimited, Unavailable; failures count against account and network."""
+        """A session document. Raises AuthRefusal, RateLimited, Unavailable; failures count against account
+        and network."""
         account = email.strip().lower()
         if not account or not password:
             raise AuthRefusal("validation_failed", "email and password are required")
@@ -170,7 +171,7 @@ class Accounts:
         if "@" not in account[1:-1] or len(account) > _LONGEST_ADDRESS or "\x00" in account:
             raise AuthRefusal("validation_failed", "Unable to validate email address: invalid format")
         async with self._db.connection("api") as conn:
-            if not await conn.fetchval(q.may_repeat, f"recover:{account}", RECOVER_EVERY):
+            if not await conn.fetchval(q.may_repeat, f"recover:{account}", RECOVER_EVERY_S):
                 raise AuthRefusal(
                     "over_email_send_rate_limit", "Ask again in a minute", 429, retry_after_s=60
                 )

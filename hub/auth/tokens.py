@@ -1,4 +1,5 @@
-"""Tokens that we sign: users' access tokens (ES256, one hour), the project keys (HS256, ten years), recovery tokens.
+"""Tokens that we sign: users' access tokens (ES256, one hour), the project keys (HS256, ten years), recovery
+tokens.
 
 A token's header chooses nothing: `kid` must be one of ours and brings its own algorithm; jku, jwk and x5u are
 ignored. Times are read from hub.clock.
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from jwt.algorithms import ECAlgorithm
+from jwt.types import Options
 
 from hub import clock
 from hub.auth.secrets import open_secret, seal_secret
@@ -170,7 +172,8 @@ class Keyring:
         return claims
 
     def verify(self, token: str) -> dict[str, Any]:
-        """The claims of a user's access token or of a project key (told apart by `role`). Raises AuthenticationFailed."""
+        """The claims of a user's access token or of a project key (told apart by `role`). Raises
+        AuthenticationFailed."""
         claims = self._claims(token)
         role = claims.get("role")
         if role in ("anon", "service_role") and "session_id" not in claims:
@@ -198,7 +201,7 @@ class Keyring:
             for algorithm, key in candidates:
                 try:
                     claims: dict[str, Any] = jwt.decode(
-                        token, key, algorithms=[algorithm], options={"verify_signature": True, **_OURSELVES}
+                        token, key, algorithms=[algorithm], options=_OURSELVES
                     )
                 except jwt.InvalidSignatureError:
                     continue
@@ -212,7 +215,8 @@ class Keyring:
 
 
 #: PyJWT reads the real clock; these checks are done by _check_times on ours.
-_OURSELVES: Final = {
+_OURSELVES: Final[Options] = {
+    "verify_signature": True,
     "verify_exp": False,
     "verify_nbf": False,
     "verify_iat": False,
@@ -253,8 +257,8 @@ def _small(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 async def load_keyring(conn: _Connection, settings: Settings) -> Keyring:
-    """The keys of this database, made first if some are missing. Any connection that may call app's functions will do.
-    Raises CannotOpen when HUB_SECRET_KEY is not the one that sealed them."""
+    """The keys of this database, made first if some are missing. Any connection that may call app's functions
+    will do. Raises CannotOpen when HUB_SECRET_KEY is not the one that sealed them."""
     ring = Keyring(await conn.fetch(q.list_signing_keys), settings)
     if ring.is_complete:
         return ring

@@ -16,7 +16,8 @@ SHORTEST, LONGEST = 7, 15
 
 
 class Phone(msgspec.Struct, frozen=True):
-    """``e164`` is +201001383533, ``wa_id`` the same without the plus; ``forms`` are spellings that rows may hold."""
+    """``e164`` is +201001383533, ``wa_id`` the same without the plus; ``forms`` are spellings that rows may
+    hold."""
 
     e164: str
     wa_id: str
@@ -24,8 +25,9 @@ class Phone(msgspec.Struct, frozen=True):
 
 
 def parse_phone(text: str) -> Phone | None:
-    """The number meant by ``text`` in international form, with or without `+`, `00` or a WhatsApp jid's suffix.
-    None when it cannot be one. A number that no numbering plan knows is taken as written: providers do too.
+    """The number meant by ``text`` in international form, with or without `+`, `00` or a WhatsApp jid's
+    suffix. None when it cannot be one. A number that no numbering plan knows is taken as written: providers
+    do too.
 
     >>> parse_phone("٠٠٢٠ ١٠٠-١٣٨٣٥٣٣").e164
     '+201001383533'

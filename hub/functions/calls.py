@@ -23,7 +23,8 @@ Connection = asyncpg.Connection[asyncpg.Record] if hasattr(asyncpg.Connection, "
 
 
 def require_organization(principal: Principal) -> None:
-    """Raises AuthenticationFailed for callers that belong to none (the bare anon key, service_role, a user without a membership)."""
+    """Raises AuthenticationFailed for callers that belong to none (the bare anon key, service_role, a user
+    without a membership)."""
     if principal.kind == "anon":
         raise AuthenticationFailed("Sign in, or use an organization's API key")
     if principal.organization_id is None:
@@ -54,8 +55,9 @@ async def once(
     *,
     status: int = 200,
 ) -> web.Response:
-    """Run ``work`` in one transaction as the caller and answer with its document. With an Idempotency-Key the answer
-    is kept in the same transaction, and a repeat within 24 hours gets it again without running ``work``."""
+    """Run ``work`` in one transaction as the caller and answer with its document. With an Idempotency-Key the
+    answer is kept in the same transaction, and a repeat within 24 hours gets it again without running
+    ``work``."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
         raise ValidationFailed(

@@ -29,9 +29,9 @@ def _number(request: web.Request, name: str, default: int, low: int, high: int) 
 async def events(request: web.Request, principal: Principal) -> web.Response:
     """GET ?after=<seq>&limit=&epoch=: the organization's events after a cursor, in order, each exactly once.
 
-    `seq` is the next `after`, also when everything in between was not for this caller's eyes. `resync` is true, and
-    nothing is returned, when events after the cursor are gone or the cursor belongs to another database: read the
-    rows again, then go on from `seq`.
+    `seq` is the next `after`, also when everything in between was not for this caller's eyes. `resync` is
+    true, and nothing is returned, when events after the cursor are gone or the cursor belongs to another
+    database: read the rows again, then go on from `seq`.
     """
     require_organization(principal)
     after = _number(request, "after", 0, 0, 2**62)
@@ -60,7 +60,8 @@ async def events(request: web.Request, principal: Principal) -> web.Response:
 
 
 async def webhook_failures(request: web.Request, principal: Principal) -> web.Response:
-    """GET ?limit=: signed deliveries of this organization that could not be applied, newest first, without their bodies."""
+    """GET ?limit=: signed deliveries of this organization that could not be applied, newest first, without
+    their bodies."""
     require_organization(principal)
     if principal.role not in ("OWNER", "ADMIN"):
         raise InsufficientPermissions("Only owners and administrators see this", details={"missing": []})

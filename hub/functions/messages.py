@@ -59,11 +59,11 @@ class _Send(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     to: str | None = None
     message: str | None = None
-    conversationId: UUID | None = None  # noqa: N815 - the document's spelling
-    phoneNumberId: str | None = None  # noqa: N815
-    accessToken: str | None = None  # noqa: N815
-    organizationId: UUID | None = None  # noqa: N815
-    contactName: str | None = None  # noqa: N815
+    conversationId: UUID | None = None
+    phoneNumberId: str | None = None
+    accessToken: str | None = None
+    organizationId: UUID | None = None
+    contactName: str | None = None
 
 
 _insert = msgspec.json.Decoder(_Insert)
@@ -143,8 +143,8 @@ def _recorded(body: _Insert) -> dict[str, Any]:
 async def whatsapp_cloud_send(request: web.Request, principal: Principal) -> web.Response:
     """Queue a WhatsApp message and wait a moment for the provider's id.
 
-    `result.messageId` is the provider's id once it is known, else ours; `result.id` is always ours. A repeat with the
-    same Idempotency-Key gives the same message.
+    `result.messageId` is the provider's id once it is known, else ours; `result.id` is always ours. A repeat
+    with the same Idempotency-Key gives the same message.
     """
     require_permission(principal, "can_send_messages")
     raw = await read_body(request, JSON_BYTES)
@@ -214,7 +214,8 @@ async def _outcome(request: web.Request, principal: Principal, message_id: UUID)
 
 
 def _reference(request: web.Request, principal: Principal) -> UUID | None:
-    """A client_ref that the same principal's same Idempotency-Key always gives: the unique key does the rest."""
+    """A client_ref that the same principal's same Idempotency-Key always gives: the unique key does the
+    rest."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None

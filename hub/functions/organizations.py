@@ -33,7 +33,7 @@ class _Generate(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Switch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    organizationId: UUID | None = None  # noqa: N815 - the document's spelling
+    organizationId: UUID | None = None
     organization_id: UUID | None = None
 
 
@@ -42,7 +42,8 @@ _switch = msgspec.json.Decoder(_Switch)
 
 
 async def generate_api_key(request: web.Request, principal: Principal) -> web.Response:
-    """A new key; its text is in this answer and nowhere else. A member cannot give a key what he may not do himself."""
+    """A new key; its text is in this answer and nowhere else. A member cannot give a key what he may not do
+    himself."""
     require_permission(principal, "can_manage_settings")
     if principal.role not in ("OWNER", "ADMIN"):
         raise InsufficientPermissions("Only owners and administrators make keys", details={"missing": []})
@@ -115,8 +116,8 @@ async def list_organizations(request: web.Request, principal: Principal) -> web.
 
 
 async def switch_organization(request: web.Request, principal: Principal) -> web.Response:
-    """Move this session to another organization of its user: REST and sockets follow within five seconds, the next
-    access token carries it."""
+    """Move this session to another organization of its user: REST and sockets follow within five seconds, the
+    next access token carries it."""
     if principal.session_id is None or principal.user_id is None:
         raise AuthenticationFailed("Only a signed-in user can switch")
     body = await read_json(request, _switch)

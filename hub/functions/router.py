@@ -1,4 +1,5 @@
-"""/functions/v1/*: the whole table. Provider webhooks are not here (hub/channels/ingress.py): they sign instead of signing in."""
+"""/functions/v1/*: the whole table. Provider webhooks are not here (hub/channels/ingress.py): they sign
+instead of signing in."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which tables /rest/v1 shows and what their columns are, read from Postgres once a process.
 
-Only tables of hub.domain.permissions are shown. The columns cannot change while a process runs: the start refuses
-a database of another version.
+Only tables of hub.domain.permissions are shown. The columns cannot change while a process runs: the start
+refuses a database of another version.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The query string and the Prefer header of /rest/v1 as a tree; no database.
 
-    select=id,name,custom_fields->>city · status=eq.OPEN · or=(a.eq.1,b.is.null) · order=a.desc.nullslast · limit, offset
+    select=id,name,custom_fields->>city · status=eq.OPEN · or=(a.eq.1,b.is.null) · order=a.desc.nullslast
 
-A part of PostgREST's grammar: plain columns with JSON paths, renaming and casts; no embedding yet. Every parse
-failure is a PGRST100 whose message names the parameter.
+A part of PostgREST's grammar: plain columns with JSON paths, renaming and casts; no embedding yet. Every
+parse failure is a PGRST100 whose message names the parameter.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ _MOST_IN: Final = 10_000
 _DEEPEST: Final = 16
 
 Operator = Literal[
-    "eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch", "in", "is", "isdistinct", "cs", "cd", "ov"
+    "eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch", "in", "is", "isdistinct",
+    "cs", "cd", "ov"
 ]  # fmt: skip
 OPERATORS: Final[frozenset[str]] = frozenset(Operator.__args__)  # type: ignore[attr-defined]
 _IS: Final = frozenset({"null", "not_null", "true", "false", "unknown"})
 # Bounded everywhere, so that a request line of 512 KiB cannot make it slow.
 _NAME = re.compile(
-    r'\s{0,8}(?:"((?:[^"\\]|\\.){1,128})"|([\w$ ]{1,128}?(?:-(?!>)[\w$ ]{1,128}?){0,16}))\s{0,8}(?=$|[.:,()!]|->)'
+    r'\s{0,8}(?:"((?:[^"\\]|\\.){1,128})"|([\w$ ]{1,128}?(?:-(?!>)[\w$ ]{1,128}?){0,16}))'
+    r"\s{0,8}(?=$|[.:,()!]|->)"
 )
 _STEP = re.compile(r"(->>?)(-?\d+(?=$|[-.:,)])|[^-:.,>()]+(?:-(?!>)[^-:.,>()]+)*)")
 _CAST = re.compile(r"[\w$ ]+", re.ASCII)

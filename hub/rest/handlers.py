@@ -1,6 +1,7 @@
 """/rest/v1/<table>: the stages of a request, in the order that decides which error wins.
 
-who → table → profile → query string → body → permission → one statement as the caller → Postgres's JSON, untouched
+who → table → profile → query string → body → permission → one statement as the caller → Postgres's JSON,
+untouched
 """
 
 from __future__ import annotations
@@ -284,7 +285,8 @@ async def _keep(
 
 
 def _project(table: Table, written: list[dict[str, Any]], returning: tuple[Item, ...] | None) -> str:
-    """The asked-for columns of rows that had to be read whole; paths and casts are answered with the column."""
+    """The asked-for columns of rows that had to be read whole; paths and casts are answered with the
+    column."""
     if returning is None:
         return ""
     wanted: dict[str, str] = {}
@@ -297,7 +299,8 @@ def _project(table: Table, written: list[dict[str, Any]], returning: tuple[Item,
 
 
 async def _body_rows(request: web.Request) -> tuple[str, list[dict[str, msgspec.Raw]]]:
-    """The body as a JSON array's text, and its objects with members left undecoded. PATCH gets the object's own text."""
+    """The body as a JSON array's text, and its objects with members left undecoded. PATCH gets the object's
+    own text."""
     if request.content_type not in ("application/json", "application/octet-stream", "text/plain") and (
         not request.content_type.endswith("+json")
     ):
@@ -318,7 +321,8 @@ async def _body_rows(request: web.Request) -> tuple[str, list[dict[str, msgspec.
 
 
 def _names(table: Table, rows: list[dict[str, msgspec.Raw]], query: Query) -> list[str]:
-    """The columns that are written. Raises BadRequest PGRST204 for an unknown one, PGRST102 for rows of different keys."""
+    """The columns that are written. Raises BadRequest PGRST204 for an unknown one, PGRST102 for rows of
+    different keys."""
     if query.columns is not None:
         names = list(dict.fromkeys(query.columns))
     else:
@@ -386,7 +390,8 @@ def _wants_object(request: web.Request) -> bool:
 
 
 def _range(request: web.Request, query: Query, limit: int) -> tuple[int, int]:
-    """Offset and limit, cut by a Range header of the form `a-b` or `a-`. Raises RangeNotSatisfiable for `9-0`."""
+    """Offset and limit, cut by a Range header of the form `a-b` or `a-`. Raises RangeNotSatisfiable for
+    `9-0`."""
     header = request.headers.get("Range", "")
     first, dash, last = header.partition("-")
     if not dash or not first.isdecimal() or (last and not last.isdecimal()) or len(header) > 40:

@@ -1,8 +1,8 @@
 """From a parsed request to one statement and its arguments. The only place that quotes identifiers.
 
-Values are always parameters, sent as text and cast to the column's type by Postgres, so that one statement text
-serves all values of a shape. The JSON of the answer is built by Postgres too: every statement returns one row
-``(body text, rows bigint, …)``.
+Values are always parameters, sent as text and cast to the column's type by Postgres, so that one statement
+text serves all values of a shape. The JSON of the answer is built by Postgres too: every statement returns
+one row ``(body text, rows bigint, …)``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from hub.rest.catalog import Table
 from hub.rest.grammar import Condition, Filter, Group, Item, Order, Path, Query
 
 _SIMPLE: Final = {
-    "eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "cs": "@>", "cd": "<@", "ov": "&&",
-    "isdistinct": "is distinct from",
+    "eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "cs": "@>", "cd": "<@",
+    "ov": "&&", "isdistinct": "is distinct from",
 }  # fmt: skip
 _TEXT: Final = {"like": "like", "ilike": "ilike", "match": "~", "imatch": "~*"}
 _IS: Final = {
@@ -91,7 +91,8 @@ def insert(
     conflict = _conflict(table, query, names, resolution)
     outputs = _columns(table, returning, args) if returning is not None else "1"
     text = (
-        f'with written as (insert into {t} as t {source}{conflict} returning {outputs}, t.xmax = 0 as "?new") '
+        f"with written as (insert into {t} as t {source}{conflict} "
+        f'returning {outputs}, t.xmax = 0 as "?new") '
         f'{_result(table, returning)}, (select count(*) from written where "?new") as inserted'
     )
     return Statement(text, args.values)
@@ -133,7 +134,8 @@ def _result(table: Table, returning: Sequence[Item] | None) -> str:
     if returning is None:
         return f"select '' as body, {rows}"
     names = ", ".join(quote(n) for item in returning for n in _names_of(table, item))
-    return f"select (select coalesce(json_agg(x), '[]')::text from (select {names} from written) x) as body, {rows}"
+    made = f"(select coalesce(json_agg(x), '[]')::text from (select {names} from written) x)"
+    return f"select {made} as body, {rows}"
 
 
 def _names_of(table: Table, item: Item) -> list[str]:
@@ -178,8 +180,9 @@ def _columns(table: Table, items: Sequence[Item], args: _Arguments) -> str:
 #: What a select may be cast to: the words go into the statement, so they come from here.
 _CASTS: Final = frozenset(
     {
-        "text", "integer", "int", "int4", "int8", "bigint", "smallint", "numeric", "float8", "real", "boolean", "bool",
-        "date", "time", "timestamp", "timestamptz", "uuid", "json", "jsonb", "double precision",
+        "text", "integer", "int", "int4", "int8", "bigint", "smallint", "numeric", "float8", "real",
+        "boolean", "bool", "date", "time", "timestamp", "timestamptz", "uuid", "json", "jsonb",
+        "double precision",
     }
 )  # fmt: skip
 

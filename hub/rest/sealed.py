@@ -24,7 +24,8 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class Split(msgspec.Struct, frozen=True):
-    """``shown`` is what the column may hold; ``secrets`` are new values, ``keep`` names of those that stay."""
+    """``shown`` is what the column may hold; ``secrets`` are new values, ``keep`` names of those that
+    stay."""
 
     shown: Any
     secrets: dict[str, str]
@@ -32,7 +33,8 @@ class Split(msgspec.Struct, frozen=True):
 
 
 def is_secret(name: str) -> bool:
-    """Whether a setting of this name is a secret: access_token, smtpPassword; not token_expires_at or api_key_sid."""
+    """Whether a setting of this name is a secret: access_token, smtpPassword; not token_expires_at or
+    api_key_sid."""
     return _SECRET.search(_HUMP.sub("_", name).lower()) is not None
 
 

@@ -64,7 +64,7 @@ create or replace function app.contact_of_sender(org uuid, item jsonb) returns u
     wanted text[][] := case
       when item ->> 'wa_id' is not null then array[array['wa_id', item ->> 'wa_id'], array['phone_e164', item ->> 'e164']]
       else array[array['external', item ->> 'external_id']] end;
-    phones text[] := coalesce((select array_agg(p) from jsonb_array_elements_text(item -> 'phones') p), '{}');
+    forms text[] := coalesce((select array_agg(p) from jsonb_array_elements_text(item -> 'phones') p), '{}');
     label text := item ->> 'name';
     mine uuid := uuidv7();
     found_contact uuid;
@@ -77,9 +77,9 @@ create or replace function app.contact_of_sender(org uuid, item jsonb) returns u
        where x.organization_id = org and x.scheme = wanted[i][1] and x.value = wanted[i][2];
       exit when found_contact is not null;
     end loop;
-    if found_contact is null and cardinality(phones) > 0 then     -- known by its phone column alone (an import, a REST insert)
+    if found_contact is null and cardinality(forms) > 0 then     -- known by its phone column alone (an import, a REST insert)
       select c.id into found_contact from public.contacts c
-       where c.organization_id = org and c.phones && phones and c.merged_into_id is null order by c.created_at limit 1;
+       where c.organization_id = org and c.phones && forms and c.merged_into_id is null order by c.created_at limit 1;
     end if;
     for i in 1 .. array_length(wanted, 1) loop
       insert into public.contact_identities (organization_id, contact_id, scheme, value, display_name)

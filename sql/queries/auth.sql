@@ -39,8 +39,8 @@ select app.sign_in_failed($1, $2);
 select app.sign_in_succeeded($1, $2);
 
 -- name: may_repeat
--- True when $1 has not happened for $2; notes that it happens now.
-select app.may_repeat($1, $2::interval);
+-- True when $1 has not happened for $2 seconds; notes that it happens now.
+select app.may_repeat($1, make_interval(secs => $2));
 
 -- name: open_session
 -- A session of user $1 (web app: $2, user agent $3, address $4) whose first refresh token hashes to $5, asked for by request $6.
