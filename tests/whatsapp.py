@@ -33,9 +33,8 @@ PATH = "/functions/v1/whatsapp-cloud-webhook"
 def settings(database_url: str = "postgresql://nowhere", **fields: Any) -> Settings:
     return Settings(
         database_url=database_url,
-        redis_url="redis://127.0.0.1:1",
         secret_keys=(Secret("k" * 32),),
-        **{"meta_app_secret": Secret(APP_SECRET), "meta_verify_token": Secret(VERIFY_TOKEN), **fields},
+        **{"redis_url": "redis://127.0.0.1:1", "meta_app_secret": Secret(APP_SECRET), "meta_verify_token": Secret(VERIFY_TOKEN), **fields},
     )
 
 
