@@ -1,4 +1,5 @@
-"""Hubs and clients for tests of live sessions: several hub applications in one process, each with its own pools, subscription and port."""
+"""Hubs and clients for tests of live sessions: several hub applications in one process, each with its own
+pools, subscription and port."""
 
 from __future__ import annotations
 
@@ -96,7 +97,9 @@ class LiveHub:
 
 
 @asynccontextmanager
-async def live_hub(servers: Servers, redis_url: str, fanout: Callable[..., Fanout] = Fanout, **environ: str) -> AsyncIterator[LiveHub]:
+async def live_hub(
+    servers: Servers, redis_url: str, fanout: Callable[..., Fanout] = Fanout, **environ: str
+) -> AsyncIterator[LiveHub]:
     hub = LiveHub(live_settings(servers, redis_url, **environ), fanout)
     await hub.start()
     try:
@@ -108,7 +111,9 @@ async def live_hub(servers: Servers, redis_url: str, fanout: Callable[..., Fanou
 async def sign_in(conn: asyncpg.Connection, hub: LiveHub, member: Member) -> tuple[str, UUID]:
     """An access token of a new session of this member, and the session."""
     session = await conn.fetchval(
-        "insert into auth.sessions (user_id, organization_id) values ($1, $2) returning id", member.id, member.organization_id
+        "insert into auth.sessions (user_id, organization_id) values ($1, $2) returning id",
+        member.id,
+        member.organization_id,
     )
     async with hub.db.connection("admin") as door:
         ring = await load_keyring(door, hub.settings)
@@ -120,7 +125,8 @@ async def sign_in(conn: asyncpg.Connection, hub: LiveHub, member: Member) -> tup
 
 
 class Client:
-    """One scripted live session: keeps every event, checks that seq only rises, remembers its cursor as docs/realtime.md says."""
+    """One scripted live session: keeps every event, checks that seq only rises, remembers its cursor as
+    docs/realtime.md says."""
 
     def __init__(self, token: str) -> None:
         self.token = token
@@ -134,7 +140,9 @@ class Client:
         self._reading: asyncio.Task[None] | None = None
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
-    async def connect(self, hub: LiveHub, *, small_buffers: bool = False, read: bool = True, **options: Any) -> dict[str, Any]:
+    async def connect(
+        self, hub: LiveHub, *, small_buffers: bool = False, read: bool = True, **options: Any
+    ) -> dict[str, Any]:
         """Open, say hello and wait for the welcome. Raises ConnectionError with the close code."""
         await self.open(hub, small_buffers=small_buffers, **options)
         await self.send({"type": "hello", "token": self.token, "cursor": self.cursor, "client": "tests"})

@@ -1,4 +1,5 @@
-"""Follow an organization live, through cuts and restarts: python live.py ws://127.0.0.1:8080/ws ACCESS_TOKEN"""
+"""Follow an organization live, through cuts and restarts: python live.py ws://127.0.0.1:8080/ws
+ACCESS_TOKEN"""
 
 import asyncio
 import json
@@ -23,7 +24,9 @@ async def follow(url: str, token: str) -> None:
                     elif frame["type"] in ("event", "pos") and frame["seq"] > cursor["seq"]:
                         cursor["seq"] = frame["seq"]  # before the event is handed on
                         if frame["type"] == "event":
-                            print(frame["seq"], frame["event"]["type"], frame["event"]["entity_id"], flush=True)
+                            print(
+                                frame["seq"], frame["event"]["type"], frame["event"]["entity_id"], flush=True
+                            )
                     elif frame["type"] == "bye":
                         pause = frame["retry_in"]
                     attempt = 0

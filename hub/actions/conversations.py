@@ -16,13 +16,17 @@ from hub.domain.principal import Principal
 from hub.errors import InsufficientPermissions, NotFound, from_database, invalid
 from sql import q
 
-#: Received messages that one transaction marks as read: each makes an event, and 1,000 events a transaction is the limit.
+#: Received messages that one transaction marks as read: each makes an event, and 1,000 events a transaction
+#: is the limit.
 READ_CHUNK = 500
 TAG_MAX, TAGS_MAX = 64, 50
 
 
-async def assign(db: Database, principal: Principal, *, conversation_id: UUID, assignee_id: UUID | None) -> None:
-    """Give the conversation to a member, or to nobody. Raises NotFound for a conversation or an active member that is not there."""
+async def assign(
+    db: Database, principal: Principal, *, conversation_id: UUID, assignee_id: UUID | None
+) -> None:
+    """Give the conversation to a member, or to nobody. Raises NotFound for a conversation or an active
+    member that is not there."""
     require(principal, "conversations", "update")
     try:
         async with acting_as(db, principal) as conn:
@@ -34,8 +38,11 @@ async def assign(db: Database, principal: Principal, *, conversation_id: UUID, a
         raise from_database(e) or e from e
 
 
-async def set_status(db: Database, principal: Principal, *, conversation_id: UUID, status: Literal["OPEN", "CLOSED"]) -> None:
-    """Close or reopen. Reopening raises Conflict when the contact has another open conversation on the same account."""
+async def set_status(
+    db: Database, principal: Principal, *, conversation_id: UUID, status: Literal["OPEN", "CLOSED"]
+) -> None:
+    """Close or reopen. Reopening raises Conflict when the contact has another open conversation on the same
+    account."""
     require(principal, "conversations", "update")
     try:
         async with acting_as(db, principal) as conn:
@@ -45,7 +52,14 @@ async def set_status(db: Database, principal: Principal, *, conversation_id: UUI
         raise from_database(e) or e from e
 
 
-async def tag(db: Database, principal: Principal, *, conversation_id: UUID, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+async def tag(
+    db: Database,
+    principal: Principal,
+    *,
+    conversation_id: UUID,
+    add: Sequence[str] = (),
+    remove: Sequence[str] = (),
+) -> None:
     """Add and remove tags in one step."""
     require(principal, "conversations", "update")
     for field, tags in (("add", add), ("remove", remove)):
@@ -60,7 +74,8 @@ async def tag(db: Database, principal: Principal, *, conversation_id: UUID, add:
 
 
 async def mark_read(db: Database, principal: Principal, *, conversation_id: UUID, conv_seq: int) -> None:
-    """The caller has read the conversation up to ``conv_seq``. Received messages up to there become READ if the caller
+    """The caller has read the conversation up to ``conv_seq``. Received messages up to there become READ if
+    the caller
     may write messages: the first 500 in this transaction, the rest in later ones. Raises NotFound."""
     if principal.user_id is None:
         raise InsufficientPermissions("Only a person can read a conversation")
@@ -72,10 +87,18 @@ async def mark_read(db: Database, principal: Principal, *, conversation_id: UUID
             if position is None:
                 raise NotFound("No such conversation", details={"conversation_id": str(conversation_id)})
             await conn.execute(
-                q.save_read_position, principal.user_id, conversation_id, position["conv_seq"], position["inbound_count"]
+                q.save_read_position,
+                principal.user_id,
+                conversation_id,
+                position["conv_seq"],
+                position["inbound_count"],
             )
             after, upto = position["before"], position["conv_seq"]
-            marked = await conn.fetch(q.mark_inbound_read, conversation_id, after, upto, READ_CHUNK) if marks else []
+            marked = (
+                await conn.fetch(q.mark_inbound_read, conversation_id, after, upto, READ_CHUNK)
+                if marks
+                else []
+            )
         while len(marked) == READ_CHUNK:
             after = max(r["conv_seq"] for r in marked)
             async with acting_as(db, principal) as conn:

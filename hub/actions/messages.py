@@ -12,13 +12,33 @@ from hub.db.pool import Database
 from hub.db.tenancy import acting_as
 from hub.domain.permissions import missing
 from hub.domain.principal import Principal
-from hub.errors import BadRequest, Conflict, InsufficientPermissions, NotFound, ReplyConflict, from_database, invalid
+from hub.errors import (
+    BadRequest,
+    Conflict,
+    InsufficientPermissions,
+    NotFound,
+    ReplyConflict,
+    from_database,
+    invalid,
+)
 from sql import q
 
 #: messages_content_check.
 CONTENT_MAX = 65536
 MESSAGE_TYPES = frozenset(
-    ("text", "image", "video", "audio", "document", "sticker", "location", "contacts", "interactive", "template", "reaction")
+    (
+        "text",
+        "image",
+        "video",
+        "audio",
+        "document",
+        "sticker",
+        "location",
+        "contacts",
+        "interactive",
+        "template",
+        "reaction",
+    )
 )
 Source = Literal["agent", "api", "rule", "flow", "campaign"]
 
@@ -64,8 +84,10 @@ async def queue_message(
 ) -> QueuedMessage:
     """Queue a message; a worker sends it. A closed conversation opens again.
 
-    The same ``client_ref`` gives the same message however often it is repeated; another body under it is a Conflict.
-    ``seen_seq``: the highest conv_seq its author had seen; ReplyConflict when somebody else answered after it.
+    The same ``client_ref`` gives the same message however often it is repeated; another body under it is a
+    Conflict.
+    ``seen_seq``: the highest conv_seq its author had seen; ReplyConflict when somebody else answered after
+    it.
     Raises NotFound, ValidationFailed, BadRequest (nothing to send through), InsufficientPermissions.
     """
     require(principal, "messages", "insert")
@@ -95,7 +117,8 @@ async def queue_message(
             async with acting_as(db, principal) as conn:
                 return await _queue(conn, arguments, seen_seq)
         except asyncpg.UniqueViolationError as e:
-            # Two requests with one client_ref raced in different conversations, or past the first look: look again.
+            # Two requests with one client_ref raced in different conversations, or past the first look: look
+            # again.
             if e.constraint_name != "messages_client_ref_key" or attempt == 2:
                 raise from_database(e) or e from e
         except asyncpg.PostgresError as e:
@@ -105,18 +128,29 @@ async def queue_message(
 
 async def _queue(conn: Any, arguments: tuple[Any, ...], seen_seq: int | None) -> QueuedMessage:
     conversation_id, content, client_ref, message_type, _, reply_to_id, source, sender_id, _, _ = arguments
-    # The lock comes first: whoever queues here next sees what we queued, so both guards below hold under races.
+    # The lock comes first: whoever queues here next sees what we queued, so both guards below hold under
+    # races.
     conversation = await conn.fetchrow(q.lock_conversation, conversation_id)
     if conversation is None:
         raise NotFound("No such conversation", details={"conversation_id": str(conversation_id)})
     if client_ref is not None:
         before = await conn.fetchrow(q.message_by_client_ref, client_ref)
         if before is not None:
-            if tuple(before)[1:2] + tuple(before)[4:] != (conversation_id, content, message_type, reply_to_id):
-                raise Conflict("This client_ref was used for another message", details={"message_id": str(before["id"])})
+            if tuple(before)[1:2] + tuple(before)[4:] != (
+                conversation_id,
+                content,
+                message_type,
+                reply_to_id,
+            ):
+                raise Conflict(
+                    "This client_ref was used for another message", details={"message_id": str(before["id"])}
+                )
             return QueuedMessage(before["id"], before["conv_seq"], before["status"], True)
     if conversation["channel_account_id"] is None:
-        raise BadRequest("This conversation has no channel account to send through", hint="Connect a channel in the settings")
+        raise BadRequest(
+            "This conversation has no channel account to send through",
+            hint="Connect a channel in the settings",
+        )
     if seen_seq is not None:
         answers = await conn.fetch(q.answers_after, conversation_id, seen_seq, sender_id)
         if answers:
@@ -126,7 +160,9 @@ async def _queue(conn: Any, arguments: tuple[Any, ...], seen_seq: int | None) ->
                 hint="Send again without seen_seq to answer all the same",
             )
     if reply_to_id is not None and not await conn.fetchval(q.message_exists, reply_to_id, conversation_id):
-        raise NotFound("No such message to reply to in this conversation", details={"reply_to_id": str(reply_to_id)})
+        raise NotFound(
+            "No such message to reply to in this conversation", details={"reply_to_id": str(reply_to_id)}
+        )
     if conversation["status"] == "CLOSED" and source != "campaign":
         await conn.execute(q.reopen_for_sending, conversation_id)
     row = await conn.fetchrow(q.insert_outbound, *arguments)

@@ -1,4 +1,5 @@
-"""The event log, read past a cursor without skipping anything (guarantees 2): ``seq`` is gap-free per organization and
+"""The event log, read past a cursor without skipping anything (guarantees 2): ``seq`` is gap-free per
+organization and
 taken at commit, so whoever sees seq N can read everything below it."""
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ async def state(db: Database, organizations: Sequence[UUID], purpose: Purpose = 
     return LogState(rows[0]["epoch"], {r["organization_id"]: r["seq"] for r in rows})
 
 
-async def page(db: Database, organization_id: UUID, after: int, limit: int = PAGE, purpose: Purpose = "live") -> list[LoggedEvent]:
+async def page(
+    db: Database, organization_id: UUID, after: int, limit: int = PAGE, purpose: Purpose = "live"
+) -> list[LoggedEvent]:
     """Up to ``limit`` events after the cursor, in order."""
     async with db.connection(purpose) as conn:
         rows = await conn.fetch(q.log_page, organization_id, after, limit)

@@ -1,9 +1,11 @@
 """From commits to Redis: what this process just wrote, published for the hubs that hold its readers.
 
-A hint, never a promise: whatever is dropped here (Redis away, queue full, process killed) is found in the log by the head
+A hint, never a promise: whatever is dropped here (Redis away, queue full, process killed) is found in the
+log by the head
 check that every hub runs once a second. So ``publish`` may be called from any request and never waits.
 
-A publication on ``o:{organization}`` is one header line and length-prefixed frames, so that a hub splits it without parsing JSON:
+A publication on ``o:{organization}`` is one header line and length-prefixed frames, so that a hub splits it
+without parsing JSON:
 
     <epoch> <first seq> <how many>\\n
     <table> <bytes>\\n<frame>          once for each event; none at all when there were too many to carry
@@ -34,7 +36,8 @@ log = structlog.get_logger()
 
 #: Largest publication. Redis copies it once for each subscriber, and a hub reads it in one piece.
 PUBLICATION_BYTES = 64 * 1024
-#: Publications for one organization in one flush; a writer of more than that (an import) lets the hubs read the log instead.
+#: Publications for one organization in one flush; a writer of more than that (an import) lets the hubs read
+#: the log instead.
 PUBLICATIONS_PER_FLUSH = 8
 #: Events that wait for Redis; above it they are left to the log.
 QUEUE_MAX = 20_000
@@ -45,7 +48,8 @@ BREAKER_S = 1.0
 
 
 class Publication(NamedTuple):
-    """One decoded publication; ``frames`` is empty when it only says that events up to first + total - 1 exist."""
+    """One decoded publication; ``frames`` is empty when it only says that events up to first + total - 1
+    exist."""
 
     epoch: str
     first: int
@@ -106,7 +110,8 @@ def publications(epoch: str, events: Sequence[LoggedEvent]) -> Iterator[tuple[st
 
 
 class Publisher:
-    """One queue and one connection a process. ``publish``, ``send`` and ``wake`` return at once and may lose what they are given."""
+    """One queue and one connection a process. ``publish``, ``send`` and ``wake`` return at once and may lose
+    what they are given."""
 
     def __init__(self, db: Database, redis_url: str, purpose: Purpose = "live") -> None:
         self._db = db

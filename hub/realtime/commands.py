@@ -1,4 +1,5 @@
-"""What a client may ask for over its socket: each command is one verb of hub/actions, in the caller's name."""
+"""What a client may ask for over its socket: each command is one verb of hub/actions, in the caller's
+name."""
 
 from __future__ import annotations
 
@@ -109,7 +110,8 @@ async def _run(session: Session, command: AnyCommand) -> Any:
 
 
 async def _watching(session: Session, conversation_id: UUID | None) -> UUID:
-    """The user, once it is sure that the conversation is one of this organization: nobody else's id is passed on."""
+    """The user, once it is sure that the conversation is one of this organization: nobody else's id is
+    passed on."""
     if session.user_id is None:
         raise InsufficientPermissions("Only a person types or looks at a conversation")
     if conversation_id is not None and session.known_conversation != conversation_id:

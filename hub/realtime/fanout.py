@@ -1,7 +1,9 @@
 """Redis → local sessions, in order and without gaps: one subscription a process, and the event log behind it.
 
-Publications may be lost, doubled or overtaken. A stream (one per organization with sessions here) applies an event only when
-its seq is the next one; what is missing is read from the log, and a head check once a second finds what nobody announced.
+Publications may be lost, doubled or overtaken. A stream (one per organization with sessions here) applies an
+event only when
+its seq is the next one; what is missing is read from the log, and a head check once a second finds what
+nobody announced.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ PENDING_MAX = 2000
 HEAD_CHECK_S, HEAD_CHECK_AWAY_S = 1.0, 0.25
 #: One write to a session; larger bursts are cut so that a transport never swallows a whole burst at once.
 WRITE_BYTES = 128 * 1024
-CONNECT_S, CONFIRM_S, RECONNECT_MAX_S, REACH_S = 1.0, 1.0, 1.0, 5.0
+CONNECT_S, CONFIRM_S, RECONNECT_MAX_S = 1.0, 1.0, 1.0
 #: Redis is asked for a sign of life every 5 s and given up 10 s after its last one.
 REDIS_PING_S, REDIS_SILENCE_S = 5.0, 10.0
 
@@ -84,7 +86,8 @@ class Listener(Protocol):
     user_id: UUID | None
 
     def deliver(self, data: bytes, frames: int, first: int) -> None:
-        """Events, in order, the lowest of them ``first``. A listener that cannot take them detaches itself."""
+        """Events, in order, the lowest of them ``first``. A listener that cannot take them detaches
+        itself."""
 
     def resync(self, reason: Reason) -> None:
         """The stream's position was set anew."""
@@ -138,6 +141,18 @@ class Stream:
         self._goal = max(self._goal, goal)
         if 0 <= self.pos < self._goal and self._timer is None and self._filling is None:
             self._timer = asyncio.get_running_loop().call_later(OVERTAKING_S, self._read_gap)
+
+    async def reach(self, seq: int) -> bool:
+        """Read up to ``seq`` now. False when the log could not be read that far."""
+        self._goal = max(self._goal, seq)
+        while self.pos < seq and self._goal >= seq:
+            if self._filling is None:
+                self._filling = asyncio.create_task(self._fill(), name="live gap")
+            before = self.pos
+            await asyncio.shield(self._filling)
+            if self.pos == before:
+                break
+        return self.pos >= seq
 
     def start_at(self, head: int) -> None:
         """The position is known: what was buffered above it follows."""
@@ -216,7 +231,8 @@ class Stream:
                     listener.deliver(data, frames, first)
 
     def attach(self, listener: Listener, audience: Audience) -> None:
-        """From here on the session is live. Its caller has sent everything up to ``pos``, without an await since it looked."""
+        """From here on the session is live. Its caller has sent everything up to ``pos``, without an await
+        since it looked."""
         self.flush()
         self._live.setdefault(audience, set()).add(listener)
 
@@ -236,7 +252,8 @@ class Stream:
         return list(itertools.islice(self._ring, seq + 1 - self._ring[0].seq, None))
 
     async def missed(self, seq: int) -> list[Entry]:
-        """Events after ``seq``, from the ring or else from the log: at most RESUME_MAX, perhaps none if the log was rewound.
+        """Events after ``seq``, from the ring or else from the log: at most RESUME_MAX, perhaps none if the
+        log was rewound.
         Those who come back together read once: the first fills the ring for the others."""
         found = self.since(seq)
         if found is not None:
@@ -307,7 +324,8 @@ def coalesce(entries: Sequence[Entry]) -> list[tuple[bytes, int, int]]:
 
 
 class _Link(asyncio.Protocol):
-    """One connection to Redis in subscriber state, read straight from the socket. (redis-py's own loop costs ~120 µs a
+    """One connection to Redis in subscriber state, read straight from the socket. (redis-py's own loop costs
+    ~120 µs a
     message, and it subscribes again silently after a lost connection, when we must look at the heads.)"""
 
     def __init__(self, on_reply: Callable[[Any], None], on_read: Callable[[], None]) -> None:
@@ -385,7 +403,8 @@ class Fanout:
     # Streams.
 
     async def join(self, organization_id: UUID) -> Stream:
-        """The organization's stream, positioned; held until ``leave``. Raises Unavailable while the log cannot be read."""
+        """The organization's stream, positioned; held until ``leave``. Raises Unavailable while the log
+        cannot be read."""
         stream = self.streams.get(organization_id)
         if stream is None:
             stream = self.streams[organization_id] = Stream(self, organization_id)
@@ -567,11 +586,7 @@ class Fanout:
             return False
         if state[stream.organization_id] < seq:
             return False
-        stream.want(state[stream.organization_id])
-        async with asyncio.timeout(REACH_S):
-            while stream.pos < seq:
-                await asyncio.sleep(OVERTAKING_S)
-        return True
+        return await stream.reach(seq)
 
     async def check_heads(self) -> None:
         """Where the logs of all organizations with sessions here stand, in one statement."""
@@ -592,7 +607,8 @@ class Fanout:
                 stream.want(head)
 
     async def _note_epoch(self, epoch: str) -> bool:
-        """True when the database became another one since we last looked; every stream was then set to its new head."""
+        """True when the database became another one since we last looked; every stream was then set to its
+        new head."""
         before, self.epoch = self.epoch, epoch
         if before is None or before == epoch:
             return False

@@ -1,7 +1,9 @@
 """Who is online, what they look at, who types: ephemeral, best effort, one room per organization in each hub.
 
-Hubs tell each other over ``p:{organization}``: every change at once, everything they know of their own users every 15 s, and on
-demand when a hub opens the room. What a hub has not repeated for 45 s is forgotten, so a dead hub's users vanish by themselves.
+Hubs tell each other over ``p:{organization}``: every change at once, everything they know of their own users
+every 15 s, and on
+demand when a hub opens the room. What a hub has not repeated for 45 s is forgotten, so a dead hub's users
+vanish by themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from hub.realtime.protocol import Present, PresenceFrame, TypingFrame, encode
+from hub.realtime.protocol import PresenceFrame, Present, TypingFrame, encode
 
 log = structlog.get_logger()
 

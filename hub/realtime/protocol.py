@@ -1,4 +1,5 @@
-"""Every frame and every close code of ``/ws``: JSON text, told apart by ``type``. docs/realtime.md says it for callers."""
+"""Every frame and every close code of ``/ws``: JSON text, told apart by ``type``. docs/realtime.md says it
+for callers."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from uuid import UUID
 
 import msgspec
 
-#: Largest frame a client may send. A message's text has at most 65,536 characters of its own; longer goes through HTTP.
+#: Largest frame a client may send. A message's text has at most 65,536 characters of its own; longer goes
+#: through HTTP.
 CLIENT_FRAME_BYTES: Final = 64 * 1024
 
 # Close codes. 1009, 4401 … say what the client did; 4008 and 4012 ask it to come back with its cursor.
@@ -134,7 +136,8 @@ Reason = Literal["new", "epoch", "too_old", "too_far", "rewind", "permissions"]
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome", tag_field="type"):
-    """The answer to `hello`. resumed: what was missed follows. Else read snapshots now and apply events above seq."""
+    """The answer to `hello`. resumed: what was missed follows. Else read snapshots now and apply events
+    above seq."""
 
     resumed: bool
     reason: Reason | None

@@ -73,9 +73,8 @@ class Registry:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
-        deadline = time.monotonic() + timeout_s
-        while (self.sessions or self._tasks) and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=timeout_s)
         for session in tuple(self.sessions):
             session.abort()
         for task in tuple(self._tasks):
@@ -107,7 +106,8 @@ class Registry:
     # Admission.
 
     def admit(self, request: web.Request) -> None:
-        """Before the upgrade. Raises InsufficientPermissions for a foreign Origin, Unavailable when too many knock."""
+        """Before the upgrade. Raises InsufficientPermissions for a foreign Origin, Unavailable when too many
+        knock."""
         origin = request.headers.get("Origin")
         if origin is not None and not self._is_ours(origin, request.host):
             metrics.WS_DROPPED.labels("origin").inc()
@@ -163,7 +163,8 @@ class Registry:
                 self._tick(time.monotonic())
                 await self.check_standing()
             except DATABASE_AWAY as e:
-                # Sockets stay while the database is away: without it there is nothing to show and nothing to do.
+                # Sockets stay while the database is away: without it there is nothing to show and nothing to
+                # do.
                 log.info("live.standing_unknown", error=type(e).__name__)
             except Exception:
                 log.exception("live.tick_failed")
@@ -206,7 +207,9 @@ class Registry:
         for session, row in zip(asked, rows, strict=True):
             await self._judge(session, row["stands"], row["active"], row["fingerprint"], now)
 
-    async def _judge(self, session: Session, stands: bool, active: bool, fingerprint: str, now: float) -> None:
+    async def _judge(
+        self, session: Session, stands: bool, active: bool, fingerprint: str, now: float
+    ) -> None:
         principal = session.principal
         expired = principal.session_id is None and (principal.expires_at or float("inf")) < clock.now_s()
         if not stands or expired:

@@ -1,9 +1,13 @@
 """One socket of ``/ws``: hello, resume, events out, commands in.
 
-Events are written to the transport as whole websocket frames that were encoded once for everybody; aiohttp reads, and closes.
-(Its own frames and ours never mix inside one another: without compression both are written in one piece.) A session that does
-not keep up is taken off the stream and reads the ring and the log at its own pace, so nothing is buffered for it beyond its
-transport; if it does not read at all, or falls 1,000 events behind, it is closed with 4008 and resumes from its cursor.
+Events are written to the transport as whole websocket frames that were encoded once for everybody; aiohttp
+reads, and closes.
+(Its own frames and ours never mix inside one another: without compression both are written in one piece.) A
+session that does
+not keep up is taken off the stream and reads the ring and the log at its own pace, so nothing is buffered
+for it beyond its
+transport; if it does not read at all, or falls 1,000 events behind, it is closed with 4008 and resumes from
+its cursor.
 """
 
 from __future__ import annotations
@@ -80,9 +84,12 @@ class Session:
     """One socket, from its upgrade to its end."""
 
     __slots__ = (
-        "_behind", "_closing", "_commands", "_marked_bytes", "_marked_frames", "_marks", "_runner", "_sent_from",
-        "_stream", "_tokens", "_tokens_at", "_transport", "_writer", "_ws", "audience", "fingerprint", "heard_at", "id",
-        "known_conversation", "organization_id", "pinged_at", "principal", "registry", "slot", "suspect_until",
+        "_behind", "_closing", "_commands", "_marked_bytes", "_marked_frames", "_marks", "_runner",
+        "_sent_from",
+        "_stream", "_tokens", "_tokens_at", "_transport", "_writer", "_ws", "audience", "fingerprint",
+        "heard_at", "id",
+        "known_conversation", "organization_id", "pinged_at", "principal", "registry", "slot",
+        "suspect_until",
         "typing_in", "user_id",
     )  # fmt: skip
 
@@ -238,7 +245,8 @@ class Session:
 
     @property
     def epoch(self) -> str:
-        """What the client keeps with its seq: it moves with the database, and with what the caller may see."""
+        """What the client keeps with its seq: it moves with the database, and with what the caller may
+        see."""
         p = self.principal
         seen_as = f"{p.organization_id} {p.role} {','.join(sorted(p.permissions))}".encode()
         return f"{self.registry.fanout.epoch}.{hashlib.blake2s(seen_as, digest_size=6).hexdigest()}"
@@ -335,7 +343,9 @@ class Session:
         transport = self._transport
         if self._closing is not None or transport.is_closing():
             return
-        if transport.get_write_buffer_size() > 2 * BACKLOG_BYTES:  # answers to somebody who does not read them
+        if (
+            transport.get_write_buffer_size() > 2 * BACKLOG_BYTES
+        ):  # answers to somebody who does not read them
             self.close_soon(protocol.SLOW_READER, "slow reader")
             return
         transport.write(data)
@@ -366,7 +376,8 @@ class Session:
             self.registry.spawn(self._catch_up(self._stream, sent), "live catch-up")
 
     def _catch_up_from(self, sent: int) -> None:
-        """Send what came after ``sent`` and go live: at once if the ring has it and it is little, else step by step."""
+        """Send what came after ``sent`` and go live: at once if the ring has it and it is little, else step
+        by step."""
         stream = self._stream
         assert stream is not None
         entries = stream.since(sent)
@@ -416,7 +427,8 @@ class Session:
         self._write(protocol.encode(Pos(stream.pos)), 1)
 
     async def _drain(self) -> None:
-        """Until the transport has room. Raises _Stalled when that takes too long, ConnectionError when it is gone."""
+        """Until the transport has room. Raises _Stalled when that takes too long, ConnectionError when it is
+        gone."""
         if self._transport.is_closing():
             raise ConnectionError
         try:
@@ -466,7 +478,11 @@ async def websocket_handler(request: web.Request) -> web.StreamResponse:
     registry = request.app[SESSIONS]
     registry.admit(request)
     ws: web.WebSocketResponse[Any] = web.WebSocketResponse(
-        autoping=False, compress=False, max_msg_size=protocol.CLIENT_FRAME_BYTES, decode_text=False, timeout=STALL_S
+        autoping=False,
+        compress=False,
+        max_msg_size=protocol.CLIENT_FRAME_BYTES,
+        decode_text=False,
+        timeout=STALL_S,
     )
     writer = await ws.prepare(request)
     transport = request.transport

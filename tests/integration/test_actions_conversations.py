@@ -34,7 +34,9 @@ async def conversation(superuser: asyncpg.Connection, org: Org) -> UUID:
 
 async def names(conn: asyncpg.Connection) -> list[str]:
     """Documented event names in the log of conversations, in order."""
-    rows = await conn.fetch("select names from app.events where table_name = 'conversations' and op = 'UPDATE' order by seq")
+    rows = await conn.fetch(
+        "select names from app.events where table_name = 'conversations' and op = 'UPDATE' order by seq"
+    )
     return [name for r in rows for name in r["names"]]
 
 
@@ -58,7 +60,9 @@ async def test_CONV_04_closing_and_reopening(
     conversation = await make_conversation(superuser, org, contact)
     await set_status(db, agent.principal(), conversation_id=conversation, status="CLOSED")
     await set_status(db, agent.principal(), conversation_id=conversation, status="CLOSED")
-    assert await superuser.fetchval("select closed_at is not null from conversations where id = $1", conversation)
+    assert await superuser.fetchval(
+        "select closed_at is not null from conversations where id = $1", conversation
+    )
     newer = await make_conversation(superuser, org, contact)
     with pytest.raises(Conflict):
         await set_status(db, agent.principal(), conversation_id=conversation, status="OPEN")
@@ -88,15 +92,22 @@ async def test_CONV_05_tags_are_added_and_removed_without_losing_anothers(
 
 
 async def test_reading_counts_for_the_reader_and_marks_what_was_received(
-    db: Database, superuser: asyncpg.Connection, agent: Member, org: Org, conversation: UUID, monkeypatch: pytest.MonkeyPatch
+    db: Database,
+    superuser: asyncpg.Connection,
+    agent: Member,
+    org: Org,
+    conversation: UUID,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(conversations, "READ_CHUNK", 2)
 
     async def unread(member: Member) -> int:
         found: int = await superuser.fetchval(
-            "select c.inbound_count - coalesce(r.inbound_count, 0) from conversations c left join conversation_reads r"
-            " on r.conversation_id = c.id and r.user_id = $2 where c.id = $1", conversation, member.id,
-        )  # fmt: skip
+            "select c.inbound_count - coalesce(r.inbound_count, 0) from conversations c"
+            " left join conversation_reads r on r.conversation_id = c.id and r.user_id = $2 where c.id = $1",
+            conversation,
+            member.id,
+        )
         return found
 
     colleague = await make_member(superuser, org)
@@ -112,7 +123,9 @@ async def test_reading_counts_for_the_reader_and_marks_what_was_received(
     assert await unread(agent) == 1
     await mark_read(db, agent.principal(), conversation_id=conversation, conv_seq=2**40)
     assert await unread(agent) == 0
-    position = await superuser.fetchval("select conv_seq from conversation_reads where user_id = $1", agent.id)
+    position = await superuser.fetchval(
+        "select conv_seq from conversation_reads where user_id = $1", agent.id
+    )
     assert position == 7
 
 

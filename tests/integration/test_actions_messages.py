@@ -10,7 +10,15 @@ import pytest
 
 from hub.actions.messages import CONTENT_MAX, QueuedMessage, queue_message, retry_message
 from hub.db.pool import Database
-from hub.errors import BadRequest, Conflict, HubError, InsufficientPermissions, NotFound, ReplyConflict, ValidationFailed
+from hub.errors import (
+    BadRequest,
+    Conflict,
+    HubError,
+    InsufficientPermissions,
+    NotFound,
+    ReplyConflict,
+    ValidationFailed,
+)
 from tests.factories import Member, Org, make_conversation, make_member, make_message, make_org
 
 
@@ -29,7 +37,9 @@ async def test_a_message_is_pending_numbered_and_in_the_outbox(
 ) -> None:
     conversation = await make_conversation(superuser, org)
     await make_message(superuser, org, conversation)
-    queued = await queue_message(db, agent.principal(), conversation_id=conversation, content="أهلا", metadata={"a": 1})
+    queued = await queue_message(
+        db, agent.principal(), conversation_id=conversation, content="أهلا", metadata={"a": 1}
+    )
     assert (queued.conv_seq, queued.status, queued.duplicate) == (2, "PENDING", False)
     row = await superuser.fetchrow(
         "select m.content, m.direction, m.source, m.sender_id, m.metadata, o.state, o.conversation_id"
@@ -44,7 +54,9 @@ async def test_O07_the_same_client_ref_is_the_same_message_even_in_a_race(
     conversation, ref = await make_conversation(superuser, org), uuid4()
 
     async def send() -> QueuedMessage:
-        return await queue_message(db, agent.principal(), conversation_id=conversation, content="Once", client_ref=ref)
+        return await queue_message(
+            db, agent.principal(), conversation_id=conversation, content="Once", client_ref=ref
+        )
 
     answers = await asyncio.gather(*(send() for _ in range(6)))
     assert len({a.message_id for a in answers}) == 1 and sum(not a.duplicate for a in answers) == 1
@@ -58,17 +70,25 @@ async def test_O07_the_same_client_ref_is_the_same_message_even_in_a_race(
 async def test_O07_another_body_under_a_client_ref_is_a_conflict(
     db: Database, superuser: asyncpg.Connection, org: Org, agent: Member
 ) -> None:
-    here, there, ref = await make_conversation(superuser, org), await make_conversation(superuser, org), uuid4()
+    here, there, ref = (
+        await make_conversation(superuser, org),
+        await make_conversation(superuser, org),
+        uuid4(),
+    )
     sent = await queue_message(db, agent.principal(), conversation_id=here, content="Once", client_ref=ref)
     for conversation, content in ((here, "Twice"), (there, "Once")):
         with pytest.raises(Conflict) as refused:
-            await queue_message(db, agent.principal(), conversation_id=conversation, content=content, client_ref=ref)
+            await queue_message(
+                db, agent.principal(), conversation_id=conversation, content=content, client_ref=ref
+            )
         assert refused.value.details == {"message_id": str(sent.message_id)}
     assert await superuser.fetchval("select msg_seq from conversations where id = $1", there) == 0
 
     async def race(conversation: object, ref: object) -> object:
         try:
-            return await queue_message(db, agent.principal(), conversation_id=conversation, content="x", client_ref=ref)  # type: ignore[arg-type]
+            return await queue_message(
+                db, agent.principal(), conversation_id=conversation, content="x", client_ref=ref
+            )  # type: ignore[arg-type]
         except Conflict as e:
             return e
 
@@ -84,14 +104,22 @@ async def test_a_colleagues_answer_is_a_reply_conflict_until_it_was_seen(
     conversation = await make_conversation(superuser, org)
     await make_message(superuser, org, conversation)
     colleague = await make_member(superuser, org)
-    theirs = await queue_message(db, colleague.principal(), conversation_id=conversation, content="Mine", seen_seq=1)
+    theirs = await queue_message(
+        db, colleague.principal(), conversation_id=conversation, content="Mine", seen_seq=1
+    )
     with pytest.raises(ReplyConflict) as refused:
-        await queue_message(db, agent.principal(), conversation_id=conversation, content="No, mine", seen_seq=1)
+        await queue_message(
+            db, agent.principal(), conversation_id=conversation, content="No, mine", seen_seq=1
+        )
     assert refused.value.details == {"messages": [str(theirs.message_id)]}
     await queue_message(db, agent.principal(), conversation_id=conversation, content="Seen", seen_seq=2)
-    await queue_message(db, agent.principal(), conversation_id=conversation, content="Again", seen_seq=2)  # one's own is no conflict
+    await queue_message(
+        db, agent.principal(), conversation_id=conversation, content="Again", seen_seq=2
+    )  # one's own is no conflict
     with pytest.raises(ReplyConflict):
-        await queue_message(db, colleague.principal(), conversation_id=conversation, content="Late", seen_seq=2)
+        await queue_message(
+            db, colleague.principal(), conversation_id=conversation, content="Late", seen_seq=2
+        )
     await queue_message(db, colleague.principal(), conversation_id=conversation, content="All the same")
 
 
@@ -105,7 +133,9 @@ async def test_two_agents_who_answer_at_once_do_not_both_get_through(
 
         async def answer(member: Member, conversation: object = conversation) -> object:
             try:
-                return await queue_message(db, member.principal(), conversation_id=conversation, content="x", seen_seq=1)  # type: ignore[arg-type]
+                return await queue_message(
+                    db, member.principal(), conversation_id=conversation, content="x", seen_seq=1
+                )  # type: ignore[arg-type]
             except ReplyConflict as e:
                 return e
 
@@ -166,7 +196,8 @@ async def test_retry_queues_a_failed_message_in_its_old_place_and_no_other(
         await retry_message(db, agent.principal(), message_id=queued.message_id)
     await superuser.execute("delete from app.outbox")
     await superuser.execute(
-        "update messages set status = 'FAILED', failure_code = 'window', failure_reason = 'closed', provider_message_id = 'p'"
+        "update messages set status = 'FAILED', failure_code = 'window', failure_reason = 'closed',"
+        " provider_message_id = 'p'"
     )
     again = await retry_message(db, agent.principal(), message_id=queued.message_id)
     assert (again.message_id, again.conv_seq, again.status) == (queued.message_id, 1, "PENDING")
@@ -174,7 +205,9 @@ async def test_retry_queues_a_failed_message_in_its_old_place_and_no_other(
     assert tuple(row) == (None, None, None)
     assert await superuser.fetchval("select state from app.outbox") == "available"
     inbound = await make_message(superuser, org, conversation)
-    theirs = await make_message(superuser, (other := await make_org(superuser)), await make_conversation(superuser, other))
+    theirs = await make_message(
+        superuser, (other := await make_org(superuser)), await make_conversation(superuser, other)
+    )
     for message in (inbound, theirs, uuid4()):
         with pytest.raises(NotFound):
             await retry_message(db, agent.principal(), message_id=message)

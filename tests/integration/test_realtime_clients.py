@@ -1,4 +1,5 @@
-"""The two clients of docs/clients follow an organization through a cut, and leave when their token is no good."""
+"""The two clients of docs/clients follow an organization through a cut, and leave when their token is no
+good."""
 
 from __future__ import annotations
 

@@ -11,7 +11,16 @@ import orjson
 import pytest
 
 from hub.db.embedded import EmbeddedValkey
-from tests.factories import Member, Org, Servers, make_conversation, make_member, make_message, make_org, until
+from tests.factories import (
+    Member,
+    Org,
+    Servers,
+    make_conversation,
+    make_member,
+    make_message,
+    make_org,
+    until,
+)
 from tests.live import Client, LiveHub, live_hub, sign_in
 
 
@@ -59,7 +68,12 @@ async def test_send_is_answered_queued_and_seen_by_the_others(
     ref = uuid4()
     reply = await client.command("send", conversation_id=conversation, content="Hello", client_ref=ref)
     assert reply["ok"]
-    assert {**reply["result"], "message_id": ""} == {"message_id": "", "conv_seq": 1, "status": "PENDING", "duplicate": False}
+    assert {**reply["result"], "message_id": ""} == {
+        "message_id": "",
+        "conv_seq": 1,
+        "status": "PENDING",
+        "duplicate": False,
+    }
     again = await client.command("send", conversation_id=conversation, content="Hello", client_ref=ref)
     assert again["result"] == {**reply["result"], "duplicate": True}
     for one in (client, colleague):
@@ -82,15 +96,25 @@ async def test_send_wakes_the_workers(client: Client, conversation: UUID, hub: L
     await listener.aclose()
 
 
-async def test_send_after_a_colleague_is_a_reply_conflict(client: Client, colleague: Client, conversation: UUID) -> None:
-    first = await colleague.command("send", conversation_id=conversation, content="Mine", client_ref=uuid4(), seen_seq=0)
-    reply = await client.command("send", conversation_id=conversation, content="Too", client_ref=uuid4(), seen_seq=0)
+async def test_send_after_a_colleague_is_a_reply_conflict(
+    client: Client, colleague: Client, conversation: UUID
+) -> None:
+    first = await colleague.command(
+        "send", conversation_id=conversation, content="Mine", client_ref=uuid4(), seen_seq=0
+    )
+    reply = await client.command(
+        "send", conversation_id=conversation, content="Too", client_ref=uuid4(), seen_seq=0
+    )
     assert reply["error"]["code"] == "REPLY_CONFLICT"
     assert reply["error"]["details"] == {"messages": [first["result"]["message_id"]]}
-    assert (await client.command("send", conversation_id=conversation, content="Too", client_ref=uuid4()))["ok"]
+    assert (await client.command("send", conversation_id=conversation, content="Too", client_ref=uuid4()))[
+        "ok"
+    ]
 
 
-async def test_commands_of_one_session_keep_their_order(client: Client, conversation: UUID, superuser: asyncpg.Connection) -> None:
+async def test_commands_of_one_session_keep_their_order(
+    client: Client, conversation: UUID, superuser: asyncpg.Connection
+) -> None:
     for n in range(20):
         args = {"conversation_id": str(conversation), "content": str(n), "client_ref": str(uuid4())}
         await client.send({"type": "command", "id": str(n), "name": "send", "args": args})
@@ -105,17 +129,26 @@ async def test_retry(client: Client, conversation: UUID, superuser: asyncpg.Conn
     assert (await client.command("retry", message_id=message_id))["error"]["code"] == "CONFLICT"
     await superuser.execute("delete from app.outbox")
     await superuser.execute("update messages set status = 'FAILED', failure_code = 'x'")
-    assert (await client.command("retry", message_id=message_id))["result"] == {"message_id": message_id, "status": "PENDING"}
+    assert (await client.command("retry", message_id=message_id))["result"] == {
+        "message_id": message_id,
+        "status": "PENDING",
+    }
     assert await superuser.fetchval("select count(*) from app.outbox") == 1
 
 
 async def test_N10_every_command_once_and_the_events_alone_rebuild_the_row(
-    client: Client, colleague: Client, agent: Member, conversation: UUID, superuser: asyncpg.Connection, org: Org
+    client: Client,
+    colleague: Client,
+    agent: Member,
+    conversation: UUID,
+    superuser: asyncpg.Connection,
+    org: Org,
 ) -> None:
     for _ in range(3):
         await make_message(superuser, org, conversation)
     commands: list[tuple[str, dict[str, Any]]] = [
-        ("assign", {"assignee_id": agent.id}), ("tag", {"add": ["vip", "late"], "remove": []}), ("tag", {"remove": ["late"]}),
+        ("assign", {"assignee_id": agent.id}), ("tag", {"add": ["vip", "late"], "remove": []}),
+        ("tag", {"remove": ["late"]}),
         ("read", {"conv_seq": 3}), ("close", {}), ("reopen", {}), ("assign", {"assignee_id": None}),
         ("typing", {"typing": True}), ("typing", {"typing": False}), ("view", {}),
     ]  # fmt: skip
@@ -133,7 +166,10 @@ async def test_N10_every_command_once_and_the_events_alone_rebuild_the_row(
         for r in stored:
             assert rows[str(r["id"])] == orjson.loads(r["row"]), table
     assert rows[str(conversation)]["tags"] == ["vip"]
-    assert await superuser.fetchval("select inbound_count from conversation_reads where user_id = $1", agent.id) == 3
+    assert (
+        await superuser.fetchval("select inbound_count from conversation_reads where user_id = $1", agent.id)
+        == 3
+    )
 
 
 async def test_a_member_who_may_only_read_is_refused_what_writes(
@@ -144,8 +180,8 @@ async def test_a_member_who_may_only_read_is_refused_what_writes(
     await client.connect(hub)
     await make_message(superuser, org, conversation)
     for name, args in (
-        ("send", {"content": "x", "client_ref": uuid4()}), ("close", {}), ("reopen", {}), ("tag", {"add": ["x"]}),
-        ("assign", {"assignee_id": None}),
+        ("send", {"content": "x", "client_ref": uuid4()}), ("close", {}), ("reopen", {}),
+        ("tag", {"add": ["x"]}), ("assign", {"assignee_id": None}),
     ):  # fmt: skip
         reply = await client.command(name, conversation_id=conversation, **args)
         assert reply["error"]["code"] == "INSUFFICIENT_PERMISSIONS", name

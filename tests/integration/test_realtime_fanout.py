@@ -1,4 +1,5 @@
-"""Nothing lost, nothing doubled: several hubs, concurrent writers, publications that go astray, Redis that dies (guarantees 2, 3)."""
+"""Nothing lost, nothing doubled: several hubs, concurrent writers, publications that go astray, Redis that
+dies (guarantees 2, 3)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,16 @@ from hub.db.tenancy import acting_as
 from hub.events.publisher import PUBLICATIONS_PER_FLUSH, pack, publications, unpack
 from hub.realtime import fanout as fanout_module
 from hub.realtime.fanout import Fanout
-from tests.factories import Member, Org, Servers, make_conversation, make_member, make_message, make_org, until
+from tests.factories import (
+    Member,
+    Org,
+    Servers,
+    make_conversation,
+    make_member,
+    make_message,
+    make_org,
+    until,
+)
 from tests.live import Client, LiveHub, live_hub, sign_in
 
 
@@ -72,7 +82,9 @@ async def change(hub: LiveHub, member: Member, n: int = 1, pause: float = 0.0) -
 
 
 async def head(conn: asyncpg.Connection, org: Org) -> int:
-    found: int = await conn.fetchval("select coalesce(max(seq), 0) from app.events where organization_id = $1", org.id)
+    found: int = await conn.fetchval(
+        "select coalesce(max(seq), 0) from app.events where organization_id = $1", org.id
+    )
     return found
 
 
@@ -95,7 +107,8 @@ async def caught_up(client: Client, seq: int, timeout_s: float = 15.0) -> None:
 async def test_D08_resume_under_concurrent_writers_over_two_hubs(
     servers: Servers, valkey: EmbeddedValkey, superuser: asyncpg.Connection, org: Org, agent: Member
 ) -> None:
-    """N-05 in small: sessions are cut again and again and come back on either hub, while six writers commit on both."""
+    """N-05 in small: sessions are cut again and again and come back on either hub, while six writers commit
+    on both."""
     async with live_hub(servers, valkey.url) as a, live_hub(servers, valkey.url) as b:
         clients = await open_clients(superuser, a, agent, 4)
         start = await head(superuser, org)
@@ -118,7 +131,10 @@ async def test_D08_resume_under_concurrent_writers_over_two_hubs(
 async def test_N04_publications_lost_doubled_and_reordered_change_nothing(
     servers: Servers, valkey: EmbeddedValkey, superuser: asyncpg.Connection, org: Org, agent: Member
 ) -> None:
-    async with live_hub(servers, valkey.url, StrayingFanout) as straying, live_hub(servers, valkey.url) as writer:
+    async with (
+        live_hub(servers, valkey.url, StrayingFanout) as straying,
+        live_hub(servers, valkey.url) as writer,
+    ):
         client = await open_client(superuser, straying, agent)
         start = await head(superuser, org)
         await asyncio.gather(*(change(writer, agent, 50, pause=0.01) for _ in range(4)))
@@ -130,7 +146,8 @@ async def test_N04_publications_lost_doubled_and_reordered_change_nothing(
 async def test_D06_what_nobody_published_is_found_by_the_head_check(
     servers: Servers, valkey: EmbeddedValkey, superuser: asyncpg.Connection, org: Org, agent: Member
 ) -> None:
-    """The writer died between commit and publish: here, a writer that never publishes, beside one that cannot be heard."""
+    """The writer died between commit and publish: here, a writer that never publishes, beside one that
+    cannot be heard."""
     async with live_hub(servers, valkey.url) as hub, live_hub(servers, valkey.url, DeafFanout) as deaf:
         clients = [await open_client(superuser, h, agent) for h in (hub, deaf)]
         conversation = await make_conversation(superuser, org)
@@ -165,11 +182,15 @@ async def test_D05_N03_redis_dies_and_returns_empty(
             token, _ = await sign_in(superuser, hub, agent)
             newcomer = Client(token)
             await newcomer.connect(hub)  # sessions open without Redis too
-            await until(lambda: {"type": "degraded", "what": ["redis"]} in newcomer.others, what="its warning")
+            await until(
+                lambda: {"type": "degraded", "what": ["redis"]} in newcomer.others, what="its warning"
+            )
             redis.start()
             await until(lambda: client.others[-1] == {"type": "degraded", "what": []}, what="the all-clear")
             published = other.publisher.published
-            await until(lambda: other.publisher._closed_until < asyncio.get_running_loop().time(), what="the breaker")
+            await until(
+                lambda: other.publisher._closed_until < asyncio.get_running_loop().time(), what="the breaker"
+            )
             await change(other, agent, 5)
             await caught_up(client, start + 15)
             await caught_up(newcomer, start + 15)
@@ -188,8 +209,14 @@ async def test_D19_another_epoch_resyncs_those_who_are_connected(
         client = await open_client(superuser, hub, agent)
         before = client.welcomes[0]["epoch"]
         await superuser.execute("update app.hub_meta set nonce = gen_random_uuid()")
-        frame = await until(lambda: next((f for f in client.others if f["type"] == "resync"), None), what="resync")
-        assert frame["reason"] == "epoch" and frame["epoch"] != before and frame["seq"] == await head(superuser, org)
+        frame = await until(
+            lambda: next((f for f in client.others if f["type"] == "resync"), None), what="resync"
+        )
+        assert (
+            frame["reason"] == "epoch"
+            and frame["epoch"] != before
+            and frame["seq"] == await head(superuser, org)
+        )
         await change(hub, agent)
         await until(lambda: client.events, what="life after it")
         await client.leave()
@@ -205,8 +232,12 @@ async def test_2_4_a_log_that_went_back_resyncs_too(
         await change(hub, agent, 3)
         await until(lambda: len(client.events) == 3, what="three events")
         end = await head(superuser, org)
-        await superuser.execute("delete from app.events where organization_id = $1 and seq > $2", org.id, end - 2)
-        frame = await until(lambda: next((f for f in client.others if f["type"] == "resync"), None), what="resync")
+        await superuser.execute(
+            "delete from app.events where organization_id = $1 and seq > $2", org.id, end - 2
+        )
+        frame = await until(
+            lambda: next((f for f in client.others if f["type"] == "resync"), None), what="resync"
+        )
         assert (frame["reason"], frame["seq"]) == ("rewind", end - 2)
         await change(hub, agent)
         await until(lambda: client.seqs == [end - 1], what="the next event under its old number")

@@ -12,9 +12,19 @@ import pytest
 
 from hub.db.embedded import EmbeddedValkey
 from hub.db.tenancy import acting_as
+from hub.metrics import WS_DROPPED
 from hub.realtime import registry as registry_module
 from hub.realtime import session as session_module
-from tests.factories import Member, Org, Servers, make_conversation, make_member, make_message, make_org, until
+from tests.factories import (
+    Member,
+    Org,
+    Servers,
+    make_conversation,
+    make_member,
+    make_message,
+    make_org,
+    until,
+)
 from tests.live import Client, LiveHub, live_hub, sign_in
 
 
@@ -61,7 +71,9 @@ async def test_welcome_says_who_where_and_who_else(
     assert frame["presence"] == [{"user_id": str(agent.id), "viewing": None}]
 
 
-async def test_an_event_arrives_once_in_the_documents_shape(hub: LiveHub, client: Client, agent: Member) -> None:
+async def test_an_event_arrives_once_in_the_documents_shape(
+    hub: LiveHub, client: Client, agent: Member
+) -> None:
     await client.connect(hub)
     await change(hub, agent)
     await until(lambda: client.events, what="the event")
@@ -115,7 +127,12 @@ async def test_N09_cursors_that_no_resume_can_serve(
 
 
 async def test_N09_a_cursor_too_far_back_starts_over(
-    hub: LiveHub, client: Client, agent: Member, superuser: asyncpg.Connection, org: Org, monkeypatch: pytest.MonkeyPatch
+    hub: LiveHub,
+    client: Client,
+    agent: Member,
+    superuser: asyncpg.Connection,
+    org: Org,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(session_module, "RESUME_MAX", 3)
     await client.connect(hub)
@@ -149,7 +166,11 @@ async def test_N09_N11_bad_frames_close_with_4400(hub: LiveHub, frame: Any) -> N
 
 
 async def test_bad_expired_and_revoked_tokens_close_with_4401(
-    hub: LiveHub, client: Client, agent: Member, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    hub: LiveHub,
+    client: Client,
+    agent: Member,
+    superuser: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     revoked, session = await sign_in(superuser, hub, agent)
     await superuser.execute("update auth.sessions set revoked_at = now() where id = $1", session)
@@ -168,7 +189,9 @@ async def test_bad_expired_and_revoked_tokens_close_with_4401(
     await stranger.leave()
 
 
-async def test_who_may_not_read_messages_gets_4403(hub: LiveHub, superuser: asyncpg.Connection, org: Org) -> None:
+async def test_who_may_not_read_messages_gets_4403(
+    hub: LiveHub, superuser: asyncpg.Connection, org: Org
+) -> None:
     clerk = await make_member(superuser, org, can_read_messages=False)
     token, _ = await sign_in(superuser, hub, clerk)
     client = Client(token)
@@ -179,7 +202,12 @@ async def test_who_may_not_read_messages_gets_4403(hub: LiveHub, superuser: asyn
 
 
 async def test_X19_a_foreign_origin_is_refused_and_our_own_is_not(hub: LiveHub, client: Client) -> None:
-    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{hub.port}.evil.example", "http://127.0.0.1"):
+    for origin in (
+        "https://evil.example",
+        "null",
+        f"http://127.0.0.1:{hub.port}.evil.example",
+        "http://127.0.0.1",
+    ):
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await client.open(hub, headers={"Origin": origin})
         assert refused.value.status == 403
@@ -201,7 +229,9 @@ async def test_a_flood_closes_with_4429(hub: LiveHub, client: Client) -> None:
     assert await client.closed() == 4429
 
 
-async def test_N12_who_never_says_hello_is_closed_with_4408(hub: LiveHub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_N12_who_never_says_hello_is_closed_with_4408(
+    hub: LiveHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session_module, "HELLO_S", 0.2)
     stranger = Client("")
     await stranger.open(hub)
@@ -359,7 +389,11 @@ async def test_D17_a_stopping_hub_says_bye_and_closes_with_4012(
 
 
 async def test_N07_a_reader_that_stalls_is_closed_with_4008_and_resumes_complete(
-    hub: LiveHub, client: Client, agent: Member, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    hub: LiveHub,
+    client: Client,
+    agent: Member,
+    superuser: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(session_module, "STALL_S", 1.0)
     token, _ = await sign_in(superuser, hub, agent)
@@ -367,17 +401,21 @@ async def test_N07_a_reader_that_stalls_is_closed_with_4008_and_resumes_complete
     await stalled.connect(hub, small_buffers=True, read=False)
     await client.connect(hub)
     session = next(s for s in hub.registry.sessions if s.id == stalled.welcomes[0]["session"]["id"])
+    dropped = WS_DROPPED.labels("4008")._value.get()
     written = 0
     while not session._behind and session in hub.registry.sessions:
         async with acting_as(hub.db, agent.principal()) as conn:
             for _ in range(20):
-                await conn.execute("insert into contacts (first_name, custom_fields) values ($1, $2::jsonb)",
-                                   "Live", '{"a": "' + "x" * 7000 + '"}')  # fmt: skip
+                await conn.execute(
+                    "insert into contacts (first_name, custom_fields) values ('Live', $1::jsonb)",
+                    '{"a": "' + "x" * 7000 + '"}',
+                )
         written += 20
-        await until(lambda: len(client.events) == written, what="the reader beside it")
+        await until(lambda n=written: len(client.events) == n, what="the reader beside it")
         assert session._transport.get_write_buffer_size() <= 2 * session_module.BACKLOG_BYTES
     await until(lambda: session.is_closing, what="the stalled reader to be given up")
-    assert await stalled.closed() in (4008, 1006, None)
+    assert WS_DROPPED.labels("4008")._value.get() == dropped + 1
+    assert await stalled.closed() in (4008, 1006, None)  # the frame may not fit through what it left unread
     await stalled.leave()
     frame = await stalled.connect(hub)
     assert frame["resumed"]
@@ -403,10 +441,43 @@ async def test_a_reader_that_is_late_but_reads_loses_nothing_and_is_not_closed(
     await until(lambda: len(client.events) == written + 1, what="the next one")
 
 
-async def test_a_command_with_bad_arguments_is_refused_and_the_session_goes_on(hub: LiveHub, client: Client) -> None:
+async def test_a_command_with_bad_arguments_is_refused_and_the_session_goes_on(
+    hub: LiveHub, client: Client
+) -> None:
     await client.connect(hub)
-    for name, args in (("nothing", {}), ("send", {}), ("view", {"conversation_id": 7}), ("close", {"conversation_id": "x"})):
+    for name, args in (
+        ("nothing", {}),
+        ("send", {}),
+        ("view", {"conversation_id": 7}),
+        ("close", {"conversation_id": "x"}),
+    ):
         reply = await client.command(name, **args)
         assert (reply["ok"], reply["error"]["code"]) == (False, "VALIDATION_ERROR"), name
     reply = await client.command("close", conversation_id=uuid4())
     assert reply["error"]["code"] == "RESOURCE_NOT_FOUND"
+
+
+async def test_D03_D12_sockets_stay_while_postgres_is_away_and_say_so(
+    hub: LiveHub, client: Client, agent: Member, superuser: asyncpg.Connection, org: Org
+) -> None:
+    conversation = await make_conversation(superuser, org)
+    await client.connect(hub)
+    name = await superuser.fetchval("select current_database()")
+    await superuser.execute(f"alter database {name} connection limit 0")
+    await superuser.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and pid <> pg_backend_pid()",
+        name,
+    )
+    await until(lambda: {"type": "degraded", "what": ["postgres"]} in client.others, what="the warning")
+    reply = await client.command("close", conversation_id=conversation)
+    assert reply["error"]["code"] == "SERVICE_UNAVAILABLE"
+    newcomer = Client(client.token)
+    with pytest.raises(ConnectionError):
+        await newcomer.connect(hub)
+    assert newcomer.close_code == 4012 and newcomer.others[0]["reason"] == "unavailable"
+    await newcomer.leave()
+    await superuser.execute(f"alter database {name} connection limit -1")
+    message = await make_message(superuser, org, conversation)
+    await until(lambda: {"type": "degraded", "what": []} in client.others, what="the all-clear")
+    await until(lambda: str(message) in client.ids("messages"), what="what was written meanwhile")
+    assert (await client.command("close", conversation_id=conversation))["ok"]
