@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from hub.errors import BadRequest
+from hub.errors import BadRequest, RangeNotSatisfiable
 
 DEFAULT_LIMIT: Final = 1000
 LARGEST_LIMIT: Final = 10_000
@@ -140,7 +140,7 @@ def parse_query(text: str) -> Query:
     fields["offset"] = max(0, int(fields.get("offset", 0)))  # type: ignore[call-overload]
     limit = fields.get("limit")
     if isinstance(limit, int) and limit < 0:
-        raise _refuse("limit", "a number from 0", given=str(limit))
+        raise RangeNotSatisfiable("limit must be at least 0")
     return Query(where=tuple(where), **fields)  # type: ignore[arg-type]
 
 

@@ -22,7 +22,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "sql": (),
     "hub/domain": ("hub.domain",),
     "hub/db": (*BASE, "sql", "hub.db", "hub.auth"),
-    "hub/auth": (*BASE, "sql", "hub.db", "hub.auth", "hub.resources", "hub.limits", "hub.http_errors"),
+    "hub/auth": (*BASE, "sql", "hub.db", "hub.auth", "hub.resources", "hub.limits", "hub.http_errors", "hub.edge", "hub.bodies", "hub.__version__"),
     "hub/events": (*BASE, "sql", "hub.db", "hub.events"),
     "hub/actions": (*BASE, "sql", "hub.db", "hub.auth", "hub.events", "hub.actions"),
     "hub/sandbox": (*BASE, "hub.sandbox", "hub.channels.protocol", "hub.channels.limits", "hub.channels.signing", "hub.channels.whatsapp_cloud"),
