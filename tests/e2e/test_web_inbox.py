@@ -195,11 +195,14 @@ def test_a_reader_is_not_moved(desk: Desk, unique: str) -> None:
     dana = desk.agent("dana", height=500)
     expect(dana.get_by_test_id("conversation-list")).to_contain_text(f"line 39 {unique}", timeout=30_000)
     open_conversation(dana, "Omar")
-    thread = dana.get_by_test_id("thread")
-    thread.hover()
-    expect(bubble(dana, f"line 39 {unique}")).to_be_visible()
-    dana.mouse.wheel(0, -1_200)
+    # So much is unread that it opens where that begins.
+    expect(dana.get_by_test_id("new-divider")).to_be_in_viewport()
     jump = dana.get_by_role("button", name="Jump to latest")
+    jump.click()
+    expect(bubble(dana, f"line 39 {unique}")).to_be_in_viewport()
+    expect(jump).to_have_count(0)
+    dana.get_by_test_id("thread").hover()
+    dana.mouse.wheel(0, -1_200)
     expect(jump).to_be_visible()
     middle = dana.get_by_test_id("message").nth(dana.get_by_test_id("message").count() // 2).element_handle()
     assert middle is not None

@@ -201,7 +201,7 @@ def desk(product: Product, chromium: Browser) -> Iterator[Desk]:
     yield one
     for context in one.contexts:
         context.close()
-    assert one.watch.troubles == []
+    assert not one.watch.troubles, one.watch.troubles
 
 
 # ---- what tests do on pages --------------------------------------------------------------------------

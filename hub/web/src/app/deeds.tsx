@@ -18,7 +18,13 @@ export function explain(error: unknown): string {
 }
 
 export function complain(error: unknown): void {
-  notifications.show({ title: i18n.t("error.title"), message: explain(error), color: "red", autoClose: 8_000 });
+  notifications.show({
+    title: i18n.t("error.title"),
+    message: explain(error),
+    color: "red",
+    autoClose: 8_000,
+    closeButtonProps: { "aria-label": i18n.t("common.dismiss") },
+  });
 }
 
 /** True when the hub did it. */
@@ -42,7 +48,7 @@ function offerUndo(words: string, undo: () => Promise<boolean>): void {
   const id = notifications.show({
     autoClose: 5_000,
     withCloseButton: true,
-    closeButtonProps: { "aria-label": i18n.t("common.close") },
+    closeButtonProps: { "aria-label": i18n.t("common.dismiss") },
     color: "pine",
     message: (
       <span style={{ display: "flex", alignItems: "center", justifyContent: "space-between", gap: 12 }}>

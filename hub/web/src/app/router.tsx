@@ -3,8 +3,7 @@ import {
   createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect, Outlet,
 } from "@tanstack/react-router";
 import { resume, useSession } from "../api/session";
-import { isRecord } from "../lib/parse";
-import { QUEUES, type Queue } from "../realtime/live";
+import { inboxSearch } from "./search";
 import { Shell } from "./Shell";
 import { NotFound, PageError } from "./Fallbacks";
 
@@ -48,21 +47,6 @@ const home = createRoute({
     throw redirect({ to: "/inbox" });
   },
 });
-
-export interface InboxSearch {
-  queue?: Queue | undefined;
-  q?: string | undefined;
-}
-
-function inboxSearch(search: Record<string, unknown>): InboxSearch {
-  const wanted = isRecord(search) ? search["queue"] : undefined;
-  const queue = QUEUES.find((one) => one === wanted);
-  const q = search["q"];
-  return {
-    ...(queue ? { queue } : {}),
-    ...(typeof q === "string" && q !== "" ? { q } : {}),
-  };
-}
 
 const inbox = createRoute({
   getParentRoute: () => shell,

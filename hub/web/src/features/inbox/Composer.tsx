@@ -317,7 +317,7 @@ function ConflictDialog({ conflict, me }: { conflict: Unsent | undefined; me: st
       opened={conflict !== undefined}
       onClose={edit}
       title={t("composer.conflict")}
-      closeButtonProps={{ "aria-label": t("composer.edit") }}
+      closeButtonProps={{ "aria-label": t("common.close") }}
     >
       <p className={css.conflictHint}>{t("composer.conflictHint")}</p>
       <ul className={css.conflictList}>

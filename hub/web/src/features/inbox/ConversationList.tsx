@@ -7,6 +7,7 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { LinkAnnouncer, LinkBadge } from "../../app/LinkBadge";
 import { usePrefs } from "../../app/prefs";
+import type { InboxSearch } from "../../app/search";
 import { channelsQuery, profilesQuery } from "../../api/lists";
 import { colleagueName } from "../../lib/people";
 import { QUEUES, type Queue, loadMore, useLive } from "../../realtime/live";
@@ -94,6 +95,13 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
     return found;
   }, [presence, profiles, me]);
 
+  /** Another queue or search, beside the same open conversation. */
+  const narrow = (change: InboxSearch, replace = false) => {
+    const search = (old: InboxSearch): InboxSearch => ({ ...old, ...change });
+    if (selected === null) void navigate({ to: "/inbox", search, replace });
+    else void navigate({ to: "/inbox/$conversationId", params: { conversationId: selected }, search, replace });
+  };
+
   const empty = {
     mine: [t("list.emptyMine"), t("list.emptyMineHint")],
     unassigned: [t("list.emptyUnassigned"), t("list.emptyUnassignedHint")],
@@ -113,7 +121,7 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
           value={search}
           onChange={(event) => {
             const q = event.currentTarget.value;
-            void navigate({ to: ".", search: (old) => ({ ...old, q: q || undefined }), replace: true });
+            narrow({ q: q || undefined }, true);
           }}
           placeholder={t("list.search")}
           aria-label={t("list.search")}
@@ -123,7 +131,7 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
               <ActionIcon
                 size={26}
                 aria-label={t("list.clear")}
-                onClick={() => void navigate({ to: ".", search: (old) => ({ ...old, q: undefined }), replace: true })}
+                onClick={() => narrow({ q: undefined }, true)}
               >
                 <X size={14} />
               </ActionIcon>
@@ -136,7 +144,14 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
       </div>
       <nav className={css.queues} aria-label={t("queue.label")}>
         {QUEUES.map((one) => (
-          <QueueTab key={one} queue={one} active={one === queue} me={me} label={t(`queue.${one}`)} />
+          <QueueTab
+            key={one}
+            queue={one}
+            active={one === queue}
+            me={me}
+            selected={selected}
+            label={t(`queue.${one}`)}
+          />
         ))}
       </nav>
       {fresh > 0 && (
@@ -164,17 +179,11 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
             hint={search ? undefined : empty[1]}
             action={
               search ? (
-                <Button
-                  variant="default"
-                  onClick={() => void navigate({ to: ".", search: (old) => ({ ...old, q: undefined }) })}
-                >
+                <Button variant="default" onClick={() => narrow({ q: undefined })}>
                   {t("list.clear")}
                 </Button>
               ) : queue === "mine" ? (
-                <Button
-                  variant="default"
-                  onClick={() => void navigate({ to: ".", search: (old) => ({ ...old, queue: "unassigned" }) })}
-                >
+                <Button variant="default" onClick={() => narrow({ queue: "unassigned" })}>
                   {t("list.showUnassigned")}
                 </Button>
               ) : undefined
@@ -220,20 +229,33 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
   );
 }
 
-function QueueTab({ queue, active, me, label }: { queue: Queue; active: boolean; me: string; label: string }) {
+interface QueueTabProps {
+  queue: Queue;
+  active: boolean;
+  me: string;
+  selected: string | null;
+  label: string;
+}
+
+function QueueTab({ queue, active, me, selected, label }: QueueTabProps) {
   const total = useLive((live) =>
     live.complete[queue] ? countQueue(live.inbox.conversations, queue, me) : live.counts[queue],
   );
-  return (
-    <Link
-      to="."
-      from="/inbox"
-      search={(old) => ({ ...old, queue: queue === "all" ? undefined : queue })}
-      className={cx(css.queue, active && css.queueActive)}
-      aria-current={active ? "page" : undefined}
-    >
+  const search = (old: InboxSearch): InboxSearch => ({ ...old, queue: queue === "all" ? undefined : queue });
+  const look = { className: cx(css.queue, active && css.queueActive), "aria-current": active ? ("page" as const) : undefined };
+  const body = (
+    <>
       {label}
       {total !== null && <span className={css.count}>{total}</span>}
+    </>
+  );
+  return selected === null ? (
+    <Link to="/inbox" search={search} {...look}>
+      {body}
+    </Link>
+  ) : (
+    <Link to="/inbox/$conversationId" params={{ conversationId: selected }} search={search} {...look}>
+      {body}
     </Link>
   );
 }

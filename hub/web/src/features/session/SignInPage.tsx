@@ -28,10 +28,12 @@ export function SignInPage() {
   });
 
   const demo = config?.demo;
-  const { initialize } = form;
+  const { getValues, setValues } = form;
   useEffect(() => {
-    if (demo) initialize({ email: demo.email, password: demo.password });
-  }, [demo, initialize]);
+    // Only into empty fields: whoever began to type knows better.
+    const { email, password } = getValues();
+    if (demo && email === "" && password === "") setValues({ email: demo.email, password: demo.password });
+  }, [demo, getValues, setValues]);
 
   const submit = form.onSubmit(
     ({ email, password }) => {
