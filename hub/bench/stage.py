@@ -48,6 +48,7 @@ class Stage:
             "REDIS_URL": self.valkey.url,
             "HUB_SECRET_KEY": "bench-" + "k" * 40,
             "HUB_PORT": str(port),
+            "PUBLIC_BASE_URL": "http://127.0.0.1:8080",  # the issuer of tokens, the same for every process
             "HUB_DATA_DIR": str(self.folder / "hub"),
             "META_APP_SECRET": APP_SECRET,
             "HUB_RATE_FUNCTIONS": "1000000",

@@ -63,6 +63,8 @@ class _Session(asyncio.Protocol):
                 size, header = int.from_bytes(view[at + 2 : at + 10], "big"), 10
             if end - at < header + size:
                 break
+            if view[at] & 15 == 8:
+                raise RuntimeError(f"The hub closed a session: {int.from_bytes(view[at + 2 : at + 4], 'big')}")
             if view[at] & 15 == 9:
                 self.transport.write(b"\x8a\x80" + os.urandom(4))
             elif not self.welcomed:
