@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hub import bootstrap
 from hub.web import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,8 @@ def test_the_locks_are_what_pyproject_asks_for(tmp_path: Path, lock: str, option
         shutil.copy(ROOT / name, tmp_path / name)
     uv = Path(sys.executable).with_name("uv")
     command = [str(uv), "pip", "compile", "pyproject.toml", *options, *COMPILE, "-o", lock]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    env = bootstrap.uv_environment()
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / lock).read_text() == (ROOT / lock).read_text(), (
         f"run in the checkout: {' '.join(command)}"

@@ -117,8 +117,9 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
             one.process.wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """For one file: while Playwright is open its event loop counts as running, so no async test can start."""
     found = require_browser()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**found.launch_options())
