@@ -34,7 +34,12 @@ def settings(database_url: str = "postgresql://nowhere", **fields: Any) -> Setti
     return Settings(
         database_url=database_url,
         secret_keys=(Secret("k" * 32),),
-        **{"redis_url": "redis://127.0.0.1:1", "meta_app_secret": Secret(APP_SECRET), "meta_verify_token": Secret(VERIFY_TOKEN), **fields},
+        **{
+            "redis_url": "redis://127.0.0.1:1",
+            "meta_app_secret": Secret(APP_SECRET),
+            "meta_verify_token": Secret(VERIFY_TOKEN),
+            **fields,
+        },
     )
 
 
@@ -42,7 +47,9 @@ def wamid() -> str:
     return f"wamid.{uuid4().hex}"
 
 
-def text(sender: str, body: str = "Hi", id: str | None = None, at: float | None = None, **fields: Any) -> dict[str, Any]:
+def text(
+    sender: str, body: str = "Hi", id: str | None = None, at: float | None = None, **fields: Any
+) -> dict[str, Any]:
     """One element of `messages`."""
     return {
         "from": sender,
@@ -60,7 +67,9 @@ def status(id: str, name: str, at: float | None = None, **fields: Any) -> dict[s
     return {"id": id, "status": name, "timestamp": stamp, "recipient_id": "201001383533", **fields}
 
 
-def change(org: Org, *messages: dict[str, Any], statuses: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+def change(
+    org: Org, *messages: dict[str, Any], statuses: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
     value: dict[str, Any] = {
         "messaging_product": "whatsapp",
         "metadata": {"display_phone_number": "15550001111", "phone_number_id": org.phone_number_id},
@@ -100,10 +109,14 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
 class Hook:
     """A running webhook route; `post` signs with the operator's secret unless told."""
 
-    def __init__(self, server: TestServer, client: aiohttp.ClientSession, ingest: Ingest, spool: Spool | None) -> None:
+    def __init__(
+        self, server: TestServer, client: aiohttp.ClientSession, ingest: Ingest, spool: Spool | None
+    ) -> None:
         self.server, self.client, self.ingest, self.spool = server, client, ingest, spool
 
-    async def post(self, raw: bytes, *, secret: str | None = APP_SECRET, query: str = "", **headers: str) -> int:
+    async def post(
+        self, raw: bytes, *, secret: str | None = APP_SECRET, query: str = "", **headers: str
+    ) -> int:
         signature = {} if secret is None else {"X-Hub-Signature-256": meta_signature(secret, raw)}
         url = self.server.make_url(PATH + query)
         async with self.client.post(url, data=io.BytesIO(raw), headers={**signature, **headers}) as response:

@@ -81,7 +81,7 @@ class Leases:
                 failpoint("job.heartbeat")
                 try:
                     await self._beat()
-                except (Unavailable, asyncpg.PostgresError) as error:
+                except (Unavailable, TimeoutError, asyncpg.PostgresError) as error:
                     log.warning("work.heartbeat_failed", error=type(error).__name__, leases=len(self._held))
 
     async def _beat(self) -> None:

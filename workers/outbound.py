@@ -277,7 +277,8 @@ class Sender:
             rows = await conn.fetch(
                 q.claim_sends, lease.token, self._worker, room, timedelta(seconds=lease.seconds)
             )
-        failpoint("claim.after")
+        if rows:
+            failpoint("claim.after")
         self.leases.hold(lease, len(rows))
         for send in sorted(
             (ClaimedSend(*row) for row in rows), key=lambda s: (s.conversation_id, s.conv_seq)

@@ -499,7 +499,7 @@ class Ingest:
             parts.kept.append((await self._only_account(delivery), "parser_error", type(error).__name__, b""))
             return parts
         chosen: dict[str | None, Account | None] = {}
-        for n, event in enumerate(events):
+        for event in events:
             key = event.account_key
             if key not in chosen:
                 if key is None:
@@ -515,7 +515,7 @@ class Ingest:
             elif organization_id is None or (
                 account is not None and account.organization_id == organization_id
             ):
-                _place(parts, event, account, n)
+                _place(parts, event, account)
         return parts
 
     async def _only_account(self, delivery: Delivery) -> Account | None:
@@ -530,6 +530,10 @@ class Ingest:
 
     async def _write_messages(self, items: list[IngestItem]) -> None:
         failpoint("ingest.before_sql")
+        for n, item in enumerate(
+            items
+        ):  # providers' times have whole seconds: arrival decides between equal ones
+            item.n = n
         text = _ENCODE(items).decode()
 
         async def write() -> list[asyncpg.Record]:
@@ -651,9 +655,7 @@ def _split(identities: Sequence[Identity]) -> tuple[list[str], list[str]]:
     return [scheme for scheme, _ in identities], [value for _, value in identities]
 
 
-def _place(
-    parts: _Sorted, event: Inbound | StatusUpdate | UnknownEvent, account: Account | None, n: int
-) -> None:
+def _place(parts: _Sorted, event: Inbound | StatusUpdate | UnknownEvent, account: Account | None) -> None:
     """Put one event where it will be applied."""
     if isinstance(event, UnknownEvent):
         if event.keep:
@@ -685,7 +687,6 @@ def _place(
             echo = event.kind == "echo"
             parts.messages.append(
                 IngestItem(
-                    n=n,
                     organization_id=org,
                     channel_account_id=account_id,
                     dedupe_key=event.provider_message_id or event.dedupe_key,

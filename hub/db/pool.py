@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 from uuid import UUID
 
@@ -122,7 +122,8 @@ class Database:
         except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as e:
             raise Unavailable("The database went away", retry_after_s=2) from e
         finally:
-            conn.remove_log_listener(note)
+            with suppress(asyncpg.InterfaceError):  # a connection that broke has left the pool already
+                conn.remove_log_listener(note)
             await _release(pool, conn)
         if events:
             self.publish(events)

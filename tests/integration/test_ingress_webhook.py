@@ -1,4 +1,5 @@
-"""The WhatsApp webhook: who may post, what is stored before the 200, what is kept instead (HOOK-02, HOOK-09, I-*)."""
+"""The WhatsApp webhook: who may post, what is stored before the 200, what is kept instead (HOOK-02, HOOK-09,
+I-*)."""
 
 from __future__ import annotations
 
@@ -90,7 +91,9 @@ async def test_HOOK_09_a_message_is_a_row_before_the_200_and_its_replay_changes_
         assert await hook.post(raw) == 200
     assert await superuser.fetchval("select count(*) from app.events where table_name = 'messages'") == events
     assert await counts(superuser) == (1, 1, 1, 0)
-    await until(lambda: superuser.fetchval("select health = 'ok' from channel_accounts where id = $1", org.account_id))
+    await until(
+        lambda: superuser.fetchval("select health = 'ok' from channel_accounts where id = $1", org.account_id)
+    )
 
 
 async def test_HOOK_02_several_entries_accounts_and_kinds_in_one_delivery(
@@ -125,7 +128,10 @@ async def test_HOOK_02_a_sender_without_a_phone(hook: Hook, superuser: asyncpg.C
     del part["value"]["messages"][0]["from"]
     part["value"]["contacts"] = [{"profile": {"name": "نور", "username": "nour"}, "user_id": "EG.3141"}]
     assert await hook.post(wa.body(part)) == 200
-    assert tuple(await superuser.fetchrow("select scheme, value from contact_identities")) == ("wa_bsuid", "EG.3141")
+    assert tuple(await superuser.fetchrow("select scheme, value from contact_identities")) == (
+        "wa_bsuid",
+        "EG.3141",
+    )
     assert tuple(await superuser.fetchrow("select phones, first_name from contacts")) == ([], "نور")
 
 
@@ -143,7 +149,9 @@ async def test_I08_only_the_exact_bytes_signed_with_the_right_secret_pass(
         "other": meta_signature("other", raw),
         "non-ascii": "sha256=" + "é" * 64,
         "changed": meta_signature(APP_SECRET, raw + b" "),
-        "re-serialised": meta_signature(APP_SECRET, json.dumps(json.loads(raw), ensure_ascii=False).encode() + b"\n"),
+        "re-serialised": meta_signature(
+            APP_SECRET, json.dumps(json.loads(raw), ensure_ascii=False).encode() + b"\n"
+        ),
     }.items():
         headers = {} if signature is None else {"X-Hub-Signature-256": signature}
         assert await hook.post(raw, secret=None, **headers) == 401, name
@@ -162,12 +170,17 @@ async def test_I08_an_accounts_own_secret_speaks_for_that_account_alone(
     mine, theirs = wa.change(org, wa.text("201", "mine")), wa.change(neighbour, wa.text("201", "theirs"))
     assert await hook.post(wa.body(mine), secret="org-app-secret") == 200
     assert await hook.post(wa.body(theirs), secret="org-app-secret") == 401
-    assert await hook.post(wa.body(mine, theirs), secret="org-app-secret") == 200  # the neighbour's part is not ours to sign
+    assert (
+        await hook.post(wa.body(mine, theirs), secret="org-app-secret") == 200
+    )  # the neighbour's part is not ours to sign
     query = f"?channel_account_id={org.account_id}"
     assert await hook.post(wa.body(theirs), secret="org-app-secret", query=query) == 200
     assert await superuser.fetchval("select array_agg(content) from messages") == ["mine"]
     assert await hook.post(wa.body(theirs)) == 200
-    assert await superuser.fetchval("select count(*) from messages where organization_id = $1", neighbour.id) == 1
+    assert (
+        await superuser.fetchval("select count(*) from messages where organization_id = $1", neighbour.id)
+        == 1
+    )
 
 
 async def test_a_number_claimed_by_a_second_organization_stays_with_the_first(
@@ -187,7 +200,9 @@ async def test_a_signed_delivery_for_an_unknown_account_is_answered_and_dropped(
     hook: Hook, superuser: asyncpg.Connection, org: Org
 ) -> None:
     stranger = Org(uuid4(), uuid4(), "999999")
-    assert await hook.post(wa.body(wa.change(stranger, wa.text("201")), wa.change(org, wa.text("202")))) == 200
+    assert (
+        await hook.post(wa.body(wa.change(stranger, wa.text("201")), wa.change(org, wa.text("202")))) == 200
+    )
     assert await counts(superuser) == (1, 1, 1, 0)
     await superuser.execute("update channel_accounts set is_active = false")
     other = await make_org(superuser)
@@ -237,7 +252,9 @@ async def test_I06_one_poisoned_message_of_64_is_kept_and_63_are_stored(
     assert await hook.post(raw) == 200
     assert (await counts(superuser))[0] == 63
     assert await superuser.fetchval("select content from messages where content like 'a%'") == "a\ufffdb"
-    row = await superuser.fetchrow("select organization_id, channel_account_id, reason, error, body from app.webhook_failures")
+    row = await superuser.fetchrow(
+        "select organization_id, channel_account_id, reason, error, body from app.webhook_failures"
+    )
     assert tuple(row)[:3] == (org.id, org.account_id, "refused")
     assert row["error"].startswith("23514 ")
     assert row["body"] == raw
@@ -254,7 +271,9 @@ async def test_a_kept_delivery_shows_no_organization_anothers_messages(
     assert b"private" not in row["body"]
 
 
-async def test_I06_ten_thousand_statuses_and_unknown_kinds(hook: Hook, superuser: asyncpg.Connection, org: Org) -> None:
+async def test_I06_ten_thousand_statuses_and_unknown_kinds(
+    hook: Hook, superuser: asyncpg.Connection, org: Org
+) -> None:
     statuses = [wa.status(f"wamid.unknown{n}", "sent") for n in range(10_000)]
     part = wa.change(org, statuses=statuses)
     part["value"]["statuses"][5]["status"] = "teleported"
@@ -263,7 +282,9 @@ async def test_I06_ten_thousand_statuses_and_unknown_kinds(hook: Hook, superuser
     assert await superuser.fetchval("select array_agg(reason) from app.webhook_failures") == ["unknown_kind"]
 
 
-async def test_I03_ten_parallel_webhooks_of_one_new_sender(hook: Hook, superuser: asyncpg.Connection, org: Org) -> None:
+async def test_I03_ten_parallel_webhooks_of_one_new_sender(
+    hook: Hook, superuser: asyncpg.Connection, org: Org
+) -> None:
     for sender in ("201", "202", "203"):
         raws = [wa.messages(org, wa.text(sender, f"{n}")) for n in range(10)]
         assert await asyncio.gather(*(hook.post(raw) for raw in raws)) == [200] * 10
@@ -294,7 +315,12 @@ async def test_I01_each_message_delivered_up_to_five_times_in_shuffled_batches(
 
         assert set(await asyncio.gather(*(post(raw) for raw in raws))) == {200}
     assert await superuser.fetchval("select count(*) from messages") == 300
-    seqs = [r[0] for r in await superuser.fetch("select seq from app.events where organization_id = $1 order by seq", org.id)]
+    seqs = [
+        r[0]
+        for r in await superuser.fetch(
+            "select seq from app.events where organization_id = $1 order by seq", org.id
+        )
+    ]
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
     assert await superuser.fetchval(
         "select bool_and(c.msg_seq = n) from conversations c join lateral"
@@ -307,10 +333,20 @@ async def test_edits_and_deletions_change_the_message_and_its_preview(
 ) -> None:
     id = wa.wamid()
     edit = {"from": "201", "id": wa.wamid(), "timestamp": "1764000010", "type": "edit",
-            "edit": {"original_message_id": id, "message": {"type": "text", "text": {"body": "new"}}}}  # fmt: skip
-    revoke = {"from": "201", "id": wa.wamid(), "timestamp": "1764000020", "type": "revoke", "revoke": {"original_message_id": id}}
+            "edit": {"original_message_id": id,
+                     "message": {"type": "text", "text": {"body": "new"}}}}  # fmt: skip
+    revoke = {
+        "from": "201",
+        "id": wa.wamid(),
+        "timestamp": "1764000020",
+        "type": "revoke",
+        "revoke": {"original_message_id": id},
+    }
     assert await hook.post(wa.messages(org, wa.text("201", "old", id=id), edit)) == 200
-    row = "select m.content, m.edited_at is not null, m.deleted_at is not null, c.last_message_preview from messages m join conversations c on c.id = m.conversation_id"
+    row = (
+        "select m.content, m.edited_at is not null, m.deleted_at is not null, c.last_message_preview"
+        " from messages m join conversations c on c.id = m.conversation_id"
+    )
     assert tuple(await superuser.fetchrow(row)) == ("new", True, False, "new")
     older = {**edit, "timestamp": "1764000005"}
     older["edit"] = {"original_message_id": id, "message": {"type": "text", "text": {"body": "older"}}}
@@ -322,37 +358,57 @@ async def test_edits_and_deletions_change_the_message_and_its_preview(
     assert (await superuser.fetchval("select content from messages")) is None
 
 
-async def test_an_edit_before_its_message_is_kept_for_later(hook: Hook, superuser: asyncpg.Connection, org: Org) -> None:
-    revoke = {"from": "201", "id": wa.wamid(), "timestamp": "1", "type": "revoke", "revoke": {"original_message_id": "wamid.later"}}
+async def test_an_edit_before_its_message_is_kept_for_later(
+    hook: Hook, superuser: asyncpg.Connection, org: Org
+) -> None:
+    revoke = {
+        "from": "201",
+        "id": wa.wamid(),
+        "timestamp": "1",
+        "type": "revoke",
+        "revoke": {"original_message_id": "wamid.later"},
+    }
     assert await hook.post(wa.messages(org, revoke)) == 200
     assert await superuser.fetchval("select reason from app.webhook_failures") == "unknown_target"
 
 
 async def test_other_news_of_a_provider(hook: Hook, superuser: asyncpg.Connection, org: Org) -> None:
-    """A changed number joins the contact, a template gets its verdict (by the owner's id), an opt-out is noted."""
+    """A changed number joins the contact, a template gets its verdict (by the owner's id), an opt-out is
+    noted."""
     await superuser.execute(
-        "insert into templates (organization_id, name, language, status, category) values ($1, 'order', 'en', 'PENDING', 'UTILITY')",
+        "insert into templates (organization_id, name, language, status, category)"
+        " values ($1, 'order', 'en', 'PENDING', 'UTILITY')",
         org.id,
     )
-    waba = await superuser.fetchval("select settings ->> 'waba_id' from channel_accounts where id = $1", org.account_id)
+    waba = await superuser.fetchval(
+        "select settings ->> 'waba_id' from channel_accounts where id = $1", org.account_id
+    )
     moved = {"from": "201", "id": wa.wamid(), "timestamp": "1", "type": "system",
              "system": {"type": "user_changed_number", "body": "changed", "wa_id": "299"}}  # fmt: skip
     stop = wa.status(wa.wamid(), "failed", errors=[{"code": 131050, "title": "User opted out"}])
     stop["recipient_id"] = "201"
     verdict = {"field": "message_template_status_update", "value": {
-        "event": "APPROVED", "message_template_id": 77, "message_template_name": "order", "message_template_language": "en"}}  # fmt: skip
+        "event": "APPROVED", "message_template_id": 77,
+        "message_template_name": "order", "message_template_language": "en"}}  # fmt: skip
     assert await hook.post(wa.body(wa.change(org, wa.text("201")), waba=waba)) == 200
     assert await hook.post(wa.body(wa.change(org, moved, statuses=[stop]), verdict, waba=waba)) == 200
-    assert tuple(await superuser.fetchrow("select phones, opt_in_status from contacts")) == (["+201", "+299"], False)
+    assert tuple(await superuser.fetchrow("select phones, opt_in_status from contacts")) == (
+        ["+201", "+299"],
+        False,
+    )
     assert tuple(await superuser.fetchrow("select status, provider_id from templates")) == ("APPROVED", "77")
     assert await superuser.fetchval("select value from suppressions") == "201"
 
 
-async def test_webhooks_without_a_spool_are_refused_while_the_database_is_away(config: Settings, org: Org) -> None:
+async def test_webhooks_without_a_spool_are_refused_while_the_database_is_away(
+    config: Settings, org: Org
+) -> None:
     away = Database("postgresql://hub_runtime:x@127.0.0.1:1/none", ("ingest",))
     await away.open()
     async with wa.hook(away, config) as hook:
         assert await hook.post(wa.messages(org, wa.text("201"))) == 503
         assert hook.headers["Retry-After"] == "2"
-        assert await hook.post(wa.messages(org, wa.text("201")), secret="wrong") == 503  # it may be an account's own secret
+        assert (
+            await hook.post(wa.messages(org, wa.text("201")), secret="wrong") == 503
+        )  # it may be an account's own secret
     await away.close()

@@ -1,4 +1,5 @@
-"""From PENDING to the customer's phone: the worker against the sandbox (guarantees 7, 8; O-*, D-02, D-07, D-09)."""
+"""From PENDING to the customer's phone: the worker against the sandbox (guarantees 7, 8; O-*, D-02, D-07,
+D-09)."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ LAYLA, OMAR, SAMI = "201001383533", "201112223344", "962790000456"
 
 
 class World:
-    """An organization on the sandbox's number, its webhook route, and the sandbox; workers start and stop in it."""
+    """An organization on the sandbox's number, its webhook route, and the sandbox; workers start and stop in
+    it."""
 
     def __init__(self, org: Org, settings: Settings, sandbox: Sandbox, conn: asyncpg.Connection) -> None:
         self.org, self.settings, self.sandbox, self.conn = org, settings, sandbox, conn
@@ -108,7 +110,9 @@ async def world(
     await superuser.execute(
         "update channel_accounts set settings = $2 where id = $1",
         org.account_id,
-        json.dumps({"phone_number_id": "100000000000001", "waba_id": "200000000000001", "access_token": "••••"}),
+        json.dumps(
+            {"phone_number_id": "100000000000001", "waba_id": "200000000000001", "access_token": "••••"}
+        ),
     )
     sealed = seal_secret(
         settings,
@@ -176,7 +180,9 @@ async def test_O01_a_throttle_is_waited_for_and_costs_no_try(world: World) -> No
 
 
 async def held(world: World) -> asyncpg.Record | None:
-    return await world.conn.fetchrow("select * from app.account_holds where channel_account_id = $1", world.org.account_id)
+    return await world.conn.fetchrow(
+        "select * from app.account_holds where channel_account_id = $1", world.org.account_id
+    )
 
 
 async def test_O02_a_typed_500_is_tried_again(world: World) -> None:
@@ -229,8 +235,12 @@ async def test_O_a_failure_after_the_acceptance_arrives_as_a_status(world: World
     assert row["failure_code"] == "131026"
 
 
-@pytest.mark.parametrize("fault", ["accept_then_hang", "accept_then_reset", "accept_then_half_body", "accept_then_500"])
-async def test_O03_an_accepted_send_whose_answer_was_lost_ends_sent_by_its_correlator(world: World, fault: str) -> None:
+@pytest.mark.parametrize(
+    "fault", ["accept_then_hang", "accept_then_reset", "accept_then_half_body", "accept_then_500"]
+)
+async def test_O03_an_accepted_send_whose_answer_was_lost_ends_sent_by_its_correlator(
+    world: World, fault: str
+) -> None:
     await world.sandbox.fault(fault, params={"seconds": 30} if fault.endswith("hang") else {})
     async with world.worker():
         id = await world.queue()
@@ -244,7 +254,8 @@ async def gone(world: World, id: UUID) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("fault", "params"), [("hang", {"seconds": 30}), ("reset", {}), ("http", {"status": 502, "body": "<html>"})]
+    ("fault", "params"),
+    [("hang", {"seconds": 30}), ("reset", {}), ("http", {"status": 502, "body": "<html>"})],
 )
 async def test_O03_a_send_that_was_not_accepted_ends_ambiguous_and_is_not_repeated(
     world: World, fault: str, params: dict[str, Any]
@@ -299,9 +310,13 @@ async def test_O05_a_broken_token_stops_the_account_and_tells_its_owner_once(wor
         await until(lambda: held(world), what="the hold")
         await until(lambda: world.conn.fetchval("select health = 'error' from channel_accounts"))
         await until(lambda: retried(world, ids[0]), what="the retry")
-        assert await world.conn.fetchval(
-            "select count(*) from app.events where table_name = 'channel_accounts' and payload #>> '{row,health}' = 'error'"
-        ) == 1
+        assert (
+            await world.conn.fetchval(
+                "select count(*) from app.events where table_name = 'channel_accounts'"
+                " and payload #>> '{row,health}' = 'error'"
+            )
+            == 1
+        )
         await world.sandbox.ctl("DELETE", "/fault")
         await world.conn.execute("delete from app.account_holds")
         await world.conn.execute("update app.outbox set due_at = now()")
@@ -357,7 +372,8 @@ async def spawn(world: World, tmp_path: Path) -> AsyncIterator[Spawn]:
     async def start(**more: str) -> asyncio.subprocess.Process:
         with (tmp_path / f"worker{len(started)}.log").open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "workers", env=environment(world.settings, **more), stdout=output, stderr=output,
+                sys.executable, "-P", "-m", "workers",
+                env=environment(world.settings, **more), stdout=output, stderr=output,
                 cwd=Path(__file__).parents[2],
             )  # fmt: skip
         started.append(process)
@@ -397,7 +413,7 @@ async def test_D07_a_worker_killed_anywhere_sends_nothing_twice(
 
 
 async def test_D09_a_worker_that_slept_past_its_lease_writes_nothing(world: World, spawn: Spawn) -> None:
-    sleeper = await spawn(HUB_FAILPOINTS="claim.after=hang:1.5")
+    sleeper = await spawn(HUB_FAILPOINTS="claim.after=hang:2.5#1")
     id = await world.queue()
     await until(lambda: state_is(world, id, "running"))
     sleeper.send_signal(signal.SIGSTOP)
@@ -415,7 +431,9 @@ async def state_is(world: World, id: UUID, state: str) -> bool:
     return box is not None and box["state"] == state
 
 
-async def test_D17_a_stopping_worker_finishes_what_it_sends_and_hands_back_the_rest(world: World, spawn: Spawn) -> None:
+async def test_D17_a_stopping_worker_finishes_what_it_sends_and_hands_back_the_rest(
+    world: World, spawn: Spawn
+) -> None:
     await world.sandbox.fault("slow", next=1, params={"seconds": 1})
     worker = await spawn()
     first = await world.queue("first")

@@ -16,11 +16,21 @@ from tests.factories import until
 
 
 def delivery(n: int, size: int = 10) -> Delivery:
-    return Delivery(channel="WHATSAPP_CLOUD", body=b"%d " % n + b"x" * size, headers={"a": "b"}, account=uuid4(), signed_by=[])
+    return Delivery(
+        channel="WHATSAPP_CLOUD",
+        body=b"%d " % n + b"x" * size,
+        headers={"a": "b"},
+        account=uuid4(),
+        signed_by=[],
+    )
 
 
 def numbers(deliveries: list[Delivery]) -> list[int]:
     return [int(d.body.split()[0]) for d in deliveries]
+
+
+def suffixes(folder: Path) -> list[str]:
+    return [p.suffix for p in folder.iterdir()]
 
 
 class Store:
@@ -54,7 +64,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert found + rest == given
     assert file.is_drained
     file.finish()
-    assert list(tmp_path.iterdir()) == []
+    assert suffixes(tmp_path) == []
 
 
 @pytest.mark.parametrize("cut", [1, 5, 11, 12, 13, 40])
@@ -69,7 +79,7 @@ def test_D15_a_torn_tail_costs_only_the_torn_record(tmp_path: Path, cut: int) ->
     assert numbers(found) == [0, 1]
     assert again.is_drained
     again.finish()
-    assert list(tmp_path.iterdir()) == []
+    assert suffixes(tmp_path) == []
 
 
 @pytest.mark.parametrize("record", [0, 1, 2])
@@ -86,7 +96,7 @@ def test_D15_a_flipped_bit_costs_one_record_and_keeps_the_file(tmp_path: Path, r
     found, again.position = again.read(10)
     assert numbers(found) == [n for n in range(3) if n != record]
     again.finish()
-    assert [p.suffix for p in tmp_path.iterdir()] == [".damaged"]
+    assert suffixes(tmp_path) == [".damaged"]
 
 
 def test_a_file_in_use_is_not_adopted(tmp_path: Path) -> None:
@@ -112,7 +122,7 @@ async def test_what_is_spooled_is_replayed_in_order_when_the_store_is_back(tmp_p
     assert numbers(store.got) == list(range(300))
     assert spool.size == 0
     await spool.stop()
-    assert list(tmp_path.iterdir()) == []
+    assert suffixes(tmp_path) == []
 
 
 async def test_D15_another_process_adopts_what_a_dead_one_left(tmp_path: Path) -> None:
@@ -123,7 +133,7 @@ async def test_D15_another_process_adopts_what_a_dead_one_left(tmp_path: Path) -
     await until(lambda: spool.is_empty)
     assert numbers(store.got) == [1, 2]
     await spool.stop()
-    assert list(tmp_path.iterdir()) == []
+    assert suffixes(tmp_path) == []
 
 
 async def test_D15_stopping_while_the_store_is_away_leaves_the_file(tmp_path: Path) -> None:
@@ -184,4 +194,4 @@ async def test_one_record_that_meets_a_bug_costs_the_others_nothing(tmp_path: Pa
     await until(lambda: spool.is_empty)
     assert numbers(store.got) == [0, 1, 3]
     await spool.stop()
-    assert [p.suffix for p in tmp_path.iterdir()] == [".damaged"]
+    assert suffixes(tmp_path) == [".damaged"]
