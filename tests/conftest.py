@@ -15,10 +15,17 @@ import pytest
 from hub.db.embedded import EmbeddedPostgres, EmbeddedValkey
 from hub.db.migrate import migrate
 from hub.db.pool import Database
+from tests.e2e.browser import NOT_RUN, find_browser
 from tests.factories import Servers
 
 RUNTIME_PASSWORD = "runtime-for-tests"
 TEMPLATE = "hub_template"
+
+
+def pytest_report_header() -> str:
+    """Which browser the browser tests use; or, in bold, that they do not run and how to make them."""
+    browser = find_browser()
+    return f"browser: {browser.name}" if browser else NOT_RUN
 
 
 @pytest.fixture(scope="session")
