@@ -12,7 +12,6 @@ from aiohttp import web
 from hub import clock
 from hub.auth.apikeys import hash_key, new_key, prefix_of
 from hub.bodies import JSON_BYTES, decode_json, json_response, read_body, read_json
-from hub.db.tenancy import acting_as
 from hub.domain.permissions import PERMISSIONS
 from hub.domain.principal import Principal
 from hub.errors import AuthenticationFailed, InsufficientPermissions, NotFound, invalid
@@ -99,8 +98,8 @@ async def list_organizations(request: web.Request, principal: Principal) -> web.
         async with request.app[DB].connection("api") as conn:
             rows = await conn.fetch(q.organizations_of, principal.user_id)
     elif principal.organization_id is not None:
-        async with acting_as(request.app[DB], principal, read_only=True) as conn:
-            rows = await conn.fetch(q.own_organization)
+        async with request.app[DB].connection("api") as conn:
+            rows = await conn.fetch(q.organization_summary, principal.organization_id)
     else:
         raise AuthenticationFailed("Sign in, or use an organization's API key")
     found = [

@@ -234,6 +234,11 @@ create or replace function app.organizations_of(member uuid)
      where m.user_id = member and m.is_active order by m.created_at, o.id
   $$;
 
+-- The one organization that a key belongs to.
+create or replace function app.organization_summary(org uuid) returns table (id uuid, name text, suit_id text, has_appgain_credentials boolean)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$ select o.id, o.name, o.suit_id, app.has_appgain_credentials(o.id) from public.organizations o where o.id = org $$;
+
 -- Move a session to another organization of its user. False when he is no member there.
 create or replace function app.switch_organization(session uuid, member uuid, org uuid) returns boolean
   language sql security definer set search_path = pg_catalog, pg_temp

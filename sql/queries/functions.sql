@@ -22,9 +22,9 @@ select status, provider_message_id, failure_code, failure_reason from public.mes
 -- The newest $2 deliveries of organization $1 that could not be applied.
 select id, channel, channel_account_id, reason, error, state, attempts, due_at, last_error, created_at, bytes from app.list_failures($1, $2);
 
--- name: own_organization
--- The caller's organization.
-select o.id, o.name, o.suit_id, app.has_appgain_credentials(o.id) as has_appgain_credentials from public.organizations o where o.id = app.org();
+-- name: organization_summary
+-- Organization $1 as list-organizations shows it.
+select id, name, suit_id, has_appgain_credentials from app.organization_summary($1);
 
 -- name: pull_state
 -- Where the log of organization $1 stands: epoch, head, and the oldest seq that is kept (events stay 400 days).

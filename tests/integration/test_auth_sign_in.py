@@ -1,0 +1,364 @@
+"""AUTH-07: signing in, refreshing, signing out, the cookie of the web app, and the limits that fail closed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hub import clock
+from tests.factories import Member, Org, make_member, make_org, until
+from tests.server import PASSWORD, Answer, Hub
+
+TOKEN = "/auth/v1/token?grant_type="
+
+
+async def refresh(hub: Hub, token: str, **options: Any) -> Answer:
+    return await hub.post(f"{TOKEN}refresh_token", json={"refresh_token": token}, **options)
+
+
+async def test_AUTH_07_password_gives_a_gotrue_session(hub: Hub, org: Org, owner: Member) -> None:
+    session = await hub.sign_in(owner.email.upper())
+    assert session["token_type"] == "bearer"
+    assert session["expires_in"] == 3600
+    assert {"access_token", "refresh_token", "expires_at", "user"} <= session.keys()
+    user = session["user"]
+    assert user["email"] == owner.email
+    assert user["app_metadata"] == {
+        "provider": "email",
+        "providers": ["email"],
+        "organization_id": str(org.id),
+        "org_role": "OWNER",
+    }
+    assert user["identities"][0]["user_id"] == user["id"] == str(owner.id)
+    assert user["created_at"].endswith("Z")
+    again = await hub.get("/auth/v1/user", token=session["access_token"])
+    assert again.json["id"] == str(owner.id)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"email": "user@example.test", "password": "wrong horse"}, "invalid_credentials"),
+        ({"email": "nobody@example.test", "password": PASSWORD}, "invalid_credentials"),
+        ({"email": "user@example.test"}, "validation_failed"),
+        ({}, "validation_failed"),
+        ({"email": "a\u0000@b", "password": "x"}, "invalid_credentials"),
+    ],
+)
+async def test_refused_sign_ins(hub: Hub, body: dict[str, str], code: str) -> None:
+    answer = await hub.post(f"{TOKEN}password", json=body)
+    assert answer.status == 400
+    assert answer.json["error_code"] == answer.json["code"] == code
+    assert answer.json["msg"] == answer.json["message"]
+
+
+async def test_banned_and_unconfirmed_users_stay_outside(
+    hub: Hub, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    await superuser.execute(
+        "update auth.users set banned_until = now() + interval '1 day' where id = $1", owner.id
+    )
+    banned = await hub.post(f"{TOKEN}password", json={"email": owner.email, "password": PASSWORD})
+    assert banned.json["code"] == "user_banned"
+    await superuser.execute(
+        "update auth.users set banned_until = null, email_confirmed_at = null where id = $1", owner.id
+    )
+    unconfirmed = await hub.post(f"{TOKEN}password", json={"email": owner.email, "password": PASSWORD})
+    assert unconfirmed.json["code"] == "email_not_confirmed"
+
+
+async def test_other_grants_are_refused(hub: Hub) -> None:
+    answer = await hub.post(f"{TOKEN}id_token", json={})
+    assert (answer.status, answer.json["code"]) == (400, "invalid_credentials")
+
+
+async def test_failures_delay_and_success_clears(
+    hub: Hub, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    for _ in range(10):
+        await hub.post(f"{TOKEN}password", json={"email": owner.email, "password": "wrong horse"})
+    delayed = await hub.post(f"{TOKEN}password", json={"email": owner.email, "password": PASSWORD})
+    assert (delayed.status, delayed.json["code"]) == (429, "over_request_rate_limit")
+    assert int(delayed.headers["Retry-After"]) >= 1
+    await superuser.execute("update auth.sign_in_failures set last_at = now() - interval '10 minutes'")
+    await hub.sign_in(owner.email)
+    left = await superuser.fetchval(
+        "select count(*) from auth.sign_in_failures where account = $1", owner.email
+    )
+    assert left == 0
+
+
+async def test_delays_grow_but_never_lock(superuser: asyncpg.Connection) -> None:
+    for failures, most in ((10, 1), (14, 16), (40, 900), (10_000, 900)):
+        await superuser.execute("truncate auth.sign_in_failures")
+        await superuser.execute(
+            "insert into auth.sign_in_failures values ('a@b.c', '10.0.0.0/24', $1, now())", failures
+        )
+        delay = await superuser.fetchval("select app.sign_in_delay('a@b.c', '10.0.0.0/24')")
+        assert 0 < delay <= most
+    assert await superuser.fetchval("select app.sign_in_delay('other@b.c', '10.0.0.0/24')") == 0
+
+
+async def test_a_refresh_token_is_used_once(hub: Hub, owner: Member) -> None:
+    first = await hub.sign_in(owner.email)
+    second = (await refresh(hub, first["refresh_token"])).json
+    assert second["refresh_token"] != first["refresh_token"]
+    assert second["user"]["id"] == str(owner.id)
+    third = (await refresh(hub, second["refresh_token"])).json
+    assert third["access_token"]
+
+
+async def test_a_lost_answer_gets_the_same_child_again(
+    hub: Hub, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    session = await hub.sign_in(owner.email)
+    child = (await refresh(hub, session["refresh_token"])).json["refresh_token"]
+    # long after the window: still the parent of the active one
+    await superuser.execute(
+        "update auth.refresh_tokens set used_at = used_at - interval '1 hour' where used_at is not null"
+    )
+    assert (await refresh(hub, session["refresh_token"])).json["refresh_token"] == child
+
+
+async def test_parallel_refreshes_get_one_child(hub: Hub, owner: Member) -> None:
+    session = await hub.sign_in(owner.email)
+    answers = await asyncio.gather(*(refresh(hub, session["refresh_token"]) for _ in range(8)))
+    assert {a.status for a in answers} == {200}
+    assert len({a.json["refresh_token"] for a in answers}) == 1
+
+
+async def test_an_old_refresh_token_ends_the_family(
+    hub: Hub, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    first = await hub.sign_in(owner.email)
+    second = (await refresh(hub, first["refresh_token"])).json
+    third = (await refresh(hub, second["refresh_token"])).json
+    await superuser.execute(
+        "update auth.refresh_tokens set used_at = used_at - interval '1 hour' where used_at is not null"
+    )
+    stolen = await refresh(hub, first["refresh_token"])
+    assert (stolen.status, stolen.json["code"]) == (400, "refresh_token_already_used")
+    assert (await refresh(hub, third["refresh_token"])).json["code"] == "session_not_found"
+    assert (await hub.get("/auth/v1/user", token=third["access_token"])).status == 403
+
+
+async def test_unknown_refresh_tokens(hub: Hub) -> None:
+    for token in ("", "short", "x" * 43, "ü" * 43):
+        answer = await refresh(hub, token)
+        assert (answer.status, answer.json["code"]) == (400, "refresh_token_not_found")
+
+
+async def test_refresh_tokens_are_kept_hashed(hub: Hub, owner: Member, superuser: asyncpg.Connection) -> None:
+    session = await hub.sign_in(owner.email)
+    child = (await refresh(hub, session["refresh_token"])).json["refresh_token"]
+    dump = str(await superuser.fetch("select r.*::text from auth.refresh_tokens r"))
+    assert session["refresh_token"] not in dump
+    assert child not in dump
+
+
+async def test_signing_out_bites_at_once_here(hub: Hub, owner: Member) -> None:
+    session = await hub.sign_in(owner.email)
+    token = session["access_token"]
+    assert (await hub.get("/rest/v1/contacts", token=token)).status == 200
+    assert (await hub.post("/auth/v1/logout?scope=local", token=token)).status == 204
+    assert (await hub.get("/rest/v1/contacts", token=token)).status == 401
+    assert (await hub.get("/auth/v1/user", token=token)).json["code"] == "session_not_found"
+    assert (await refresh(hub, session["refresh_token"])).json["code"] == "session_not_found"
+
+
+async def test_scopes_of_signing_out(hub: Hub, owner: Member) -> None:
+    one, two, three = [(await hub.sign_in(owner.email))["access_token"] for _ in range(3)]
+    await hub.post("/auth/v1/logout?scope=others", token=one)
+    assert [(await hub.get("/auth/v1/user", token=t)).status for t in (one, two, three)] == [200, 403, 403]
+    four = (await hub.sign_in(owner.email))["access_token"]
+    await hub.post("/auth/v1/logout", token=four)
+    assert [(await hub.get("/auth/v1/user", token=t)).status for t in (one, four)] == [403, 403]
+    assert (await hub.post("/auth/v1/logout?scope=nonsense", token=one)).status == 400
+
+
+async def test_the_web_app_gets_its_refresh_token_in_a_cookie_only(hub: Hub, owner: Member) -> None:
+    web = {"X-Hub-Client": "web"}
+    answer = await hub.post(
+        f"{TOKEN}password", json={"email": owner.email, "password": PASSWORD}, headers=web
+    )
+    assert answer.json["refresh_token"] == ""
+    cookie = answer.headers["Set-Cookie"]
+    assert cookie.startswith("hub-refresh=")
+    for part in ("HttpOnly", "SameSite=Strict", "Path=/"):
+        assert part in cookie
+    value = cookie.partition(";")[0]
+    renewed = await hub.post(f"{TOKEN}refresh_token", headers={**web, "Cookie": value})
+    assert renewed.status == 200
+    assert renewed.json["refresh_token"] == ""
+    assert renewed.headers["Set-Cookie"].partition(";")[0] != value
+    # without the header the cookie is not looked at
+    assert (await hub.post(f"{TOKEN}refresh_token", headers={"Cookie": value})).status == 400
+    newer = renewed.headers["Set-Cookie"].partition(";")[0]
+    out = await hub.post("/auth/v1/logout?scope=local", headers={**web, "Cookie": newer})
+    assert out.status == 204
+    assert 'hub-refresh=""' in out.headers["Set-Cookie"]
+    assert (await hub.post(f"{TOKEN}refresh_token", headers={**web, "Cookie": newer})).status == 400
+
+
+async def test_a_foreign_page_cannot_use_the_cookie(hub: Hub, owner: Member) -> None:
+    web = {"X-Hub-Client": "web"}
+    body = {"email": owner.email, "password": PASSWORD}
+    foreign = await hub.post(f"{TOKEN}password", json=body, headers={**web, "Origin": "https://evil.example"})
+    assert (foreign.status, foreign.json["code"]) == (403, "bad_origin")
+    own = await hub.post(f"{TOKEN}password", json=body, headers={**web, "Origin": hub.url})
+    assert own.status == 200
+    value = own.headers["Set-Cookie"].partition(";")[0]
+    stolen = await hub.post(
+        f"{TOKEN}refresh_token", headers={**web, "Cookie": value, "Origin": "https://evil.example"}
+    )
+    assert stolen.status == 403
+
+
+async def test_changing_the_password_ends_the_other_sessions(hub: Hub, owner: Member) -> None:
+    here, there = await hub.token(owner.email), await hub.token(owner.email)
+    change = {"password": "another horse battery", "data": {"theme": "dark"}}
+    answer = await hub.call("PUT", "/auth/v1/user", token=here, json=change)
+    assert answer.json["user_metadata"] == {"theme": "dark"}
+    assert (await hub.get("/auth/v1/user", token=here)).status == 200
+    await until(lambda: _refused(hub, there), what="the other session to end")
+    assert (
+        await hub.post(f"{TOKEN}password", json={"email": owner.email, "password": PASSWORD})
+    ).status == 400
+    await hub.sign_in(owner.email, "another horse battery")
+
+
+async def _refused(hub: Hub, token: str) -> bool:
+    return (await hub.get("/auth/v1/user", token=token)).status == 403
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"password": "short"}, 422, "weak_password"),
+        ({"password": "password1"}, 422, "weak_password"),
+        ({"password": PASSWORD}, 422, "same_password"),
+        ({"app_metadata": {"role": "OWNER"}}, 403, "not_admin"),
+    ],
+)
+async def test_refused_changes(
+    hub: Hub, owner: Member, change: dict[str, Any], status: int, code: str
+) -> None:
+    answer = await hub.call("PUT", "/auth/v1/user", token=await hub.token(owner.email), json=change)
+    assert (answer.status, answer.json["code"]) == (status, code)
+
+
+async def test_user_needs_a_users_token(hub: Hub) -> None:
+    anon = (await hub.get("/config.json")).json["anon_key"]
+    assert (await hub.get("/auth/v1/user")).json["code"] == "no_authorization"
+    for token in ("garbage", anon):
+        answer = await hub.get("/auth/v1/user", token=token)
+        assert (answer.status, answer.json["code"]) == (403, "bad_jwt")
+
+
+async def test_recovery_says_nothing_and_works(
+    hub: Hub, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    for email in (owner.email, "nobody@example.test"):
+        answer = await hub.post("/auth/v1/recover", json={"email": email})
+        assert (answer.status, answer.json) == (200, {})
+        again = await hub.post("/auth/v1/recover", json={"email": email})
+        assert (again.status, again.json["code"]) == (429, "over_email_send_rate_limit")
+    assert (await hub.post("/auth/v1/recover", json={"email": "nonsense"})).status == 400
+    mails = await superuser.fetch("select recipient, template, payload from app.mail_outbox")
+    assert [(m["recipient"], m["template"]) for m in mails] == [(owner.email, "recovery")]
+    assert mails[0]["payload"].startswith("v1:")
+
+
+async def test_a_recovery_link_signs_in_once(hub: Hub, owner: Member, superuser: asyncpg.Connection) -> None:
+    from hub.resources import AUTH
+
+    ring = await hub.app[AUTH].keyring()
+    stored = await superuser.fetchval("select encrypted_password from auth.users where id = $1", owner.id)
+    link = ring.recovery_token(str(owner.id), stored)
+    session = await hub.post("/auth/v1/verify", json={"type": "recovery", "token_hash": link})
+    assert session.status == 200
+    token = session.json["access_token"]
+    assert (
+        await hub.call("PUT", "/auth/v1/user", token=token, json={"password": "a third horse"})
+    ).status == 200
+    used = await hub.post("/auth/v1/verify", json={"type": "recovery", "token_hash": link})
+    assert (used.status, used.json["code"]) == (403, "otp_expired")
+
+
+async def test_public_pages_of_sign_in(hub: Hub) -> None:
+    settings = await hub.get("/auth/v1/settings")
+    assert settings.json["external"]["email"] is True
+    assert (await hub.get("/auth/v1/health")).json["name"] == "GoTrue"
+    jwks = await hub.get("/auth/v1/.well-known/jwks.json")
+    assert jwks.headers["Cache-Control"] == "public, max-age=600"
+    assert [k["kty"] for k in jwks.json["keys"]] == ["EC"]
+    assert (await hub.post("/auth/v1/signup", json={})).json["code"] == "signup_disabled"
+
+
+async def test_expired_tokens_are_refused(hub: Hub, owner: Member) -> None:
+    token = await hub.token(owner.email)
+    try:
+        clock.set_offset(3700)
+        answer = await hub.get("/rest/v1/contacts", token=token)
+        assert (answer.status, answer.json["code"]) == (401, "PGRST303")
+    finally:
+        clock.set_offset(0)
+
+
+async def test_a_disabled_member_and_a_changed_permission_bite_within_five_seconds(
+    hub: Hub, agent: Member, superuser: asyncpg.Connection
+) -> None:
+    token = await hub.token(agent.email)
+    assert (await hub.get("/rest/v1/contacts", token=token)).status == 200
+    await superuser.execute(
+        "update memberships set can_access_crm = false, can_read_messages = false where user_id = $1",
+        agent.id,
+    )
+
+    async def closed() -> bool:
+        return (await hub.get("/rest/v1/contacts", token=token)).status == 403
+
+    await until(closed, what="the permission to be gone")
+    await superuser.execute("update memberships set is_active = false where user_id = $1", agent.id)
+
+    async def empty() -> bool:
+        return (await hub.get("/rest/v1/organizations", token=token)).json == []
+
+    await until(empty, what="the member to be outside")
+
+
+async def test_ORG_02_switching_moves_the_session(
+    hub: Hub, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    other = await make_org(superuser, "Second")
+    await superuser.execute(
+        "insert into memberships (organization_id, user_id, role) values ($1, $2, 'AGENT')",
+        other.id,
+        owner.id,
+    )
+    stranger = await make_member(superuser, await make_org(superuser))
+    session = await hub.sign_in(owner.email)
+    token = session["access_token"]
+    listed = (await hub.get("/functions/v1/list-organizations", token=token)).json
+    assert listed["count"] == 2
+    assert {"id", "name", "suitId", "hasAppgainCredentials"} == listed["organizations"][0].keys()
+    moved = await hub.post(
+        "/functions/v1/switch-organization", token=token, json={"organizationId": str(other.id)}
+    )
+    assert moved.json["organization"]["id"] == str(other.id)
+    (seen,) = (await hub.get("/rest/v1/organizations?select=id", token=token)).json
+    assert seen["id"] == str(other.id)
+    renewed = (await refresh(hub, session["refresh_token"])).json
+    assert renewed["user"]["app_metadata"]["organization_id"] == str(other.id)
+    assert renewed["user"]["app_metadata"]["org_role"] == "AGENT"
+    # the next sign-in begins where the last one was
+    assert (await hub.sign_in(owner.email))["user"]["app_metadata"]["organization_id"] == str(other.id)
+    foreign = await hub.post(
+        "/functions/v1/switch-organization",
+        token=token,
+        json={"organizationId": str(stranger.organization_id)},
+    )
+    assert foreign.status == 404
