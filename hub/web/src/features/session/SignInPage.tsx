@@ -1,9 +1,9 @@
-import { Alert, Button, PasswordInput, TextInput } from "@mantine/core";
+import { Alert, Button, PasswordInput, Skeleton, TextInput } from "@mantine/core";
 import { useForm } from "@mantine/form";
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { Check, Languages } from "lucide-react";
-import { useEffect, useState } from "react";
+import { useState } from "react";
 import { useTranslation } from "react-i18next";
 import { ApiError } from "../../api/http";
 import { configQuery } from "../../api/lists";
@@ -13,27 +13,70 @@ import css from "./SignInPage.module.css";
 
 export function SignInPage() {
   const { t, i18n } = useTranslation();
+  const config = useQuery(configQuery);
+  return (
+    <main className={css.page}>
+      <section className={css.story} aria-hidden>
+        <div className={css.demoThread}>
+          <span className={css.demoIn} />
+          <span className={css.demoOut} />
+          <span className={css.demoInShort} />
+          <span className={css.demoOutShort} />
+        </div>
+        <p className={css.tagline}>{t("signIn.tagline")}</p>
+        <ul className={css.points}>
+          {[t("signIn.point1"), t("signIn.point2"), t("signIn.point3")].map((point) => (
+            <li key={point}>
+              <Check size={16} aria-hidden /> {point}
+            </li>
+          ))}
+        </ul>
+      </section>
+      <section className={css.side}>
+        <div className={css.form}>
+          <p className={css.brand}>{config.data?.name ?? t("app.name")}</p>
+          <h1 className={css.title}>{t("signIn.title")}</h1>
+          {config.isPending ? <FormSkeleton /> : <SignInForm demo={config.data?.demo ?? null} />}
+        </div>
+        <Button
+          variant="subtle"
+          color="gray"
+          leftSection={<Languages size={16} />}
+          className={css.language}
+          onClick={() => void setLanguage(i18n.language === "ar" ? "en" : "ar")}
+        >
+          {t("palette.toggleLanguage")}
+        </Button>
+      </section>
+    </main>
+  );
+}
+
+/** Stands until it is known what to fill in: text that appears under somebody's fingers would mix with theirs. */
+function FormSkeleton() {
+  return (
+    <div className={css.fields} aria-hidden>
+      <Skeleton height={64} radius="md" />
+      <Skeleton height={64} radius="md" />
+      <Skeleton height={42} radius="md" />
+    </div>
+  );
+}
+
+function SignInForm({ demo }: { demo: { email: string; password: string } | null }) {
+  const { t } = useTranslation();
   const navigate = useNavigate();
   const { next } = useSearch({ from: "/sign-in" });
   const session = useSession();
-  const { data: config } = useQuery(configQuery);
   const [failure, setFailure] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
   const form = useForm({
-    initialValues: { email: "", password: "" },
+    initialValues: { email: demo?.email ?? "", password: demo?.password ?? "" },
     validate: {
       email: (value) => (value.trim() ? null : t("signIn.emailNeeded")),
       password: (value) => (value ? null : t("signIn.passwordNeeded")),
     },
   });
-
-  const demo = config?.demo;
-  const { getValues, setValues } = form;
-  useEffect(() => {
-    // Only into empty fields: whoever began to type knows better.
-    const { email, password } = getValues();
-    if (demo && email === "" && password === "") setValues({ email: demo.email, password: demo.password });
-  }, [demo, getValues, setValues]);
 
   const submit = form.onSubmit(
     ({ email, password }) => {
@@ -56,69 +99,38 @@ export function SignInPage() {
   );
 
   return (
-    <main className={css.page}>
-      <section className={css.story} aria-hidden>
-        <div className={css.demoThread}>
-          <span className={css.demoIn} />
-          <span className={css.demoOut} />
-          <span className={css.demoInShort} />
-          <span className={css.demoOutShort} />
-        </div>
-        <p className={css.tagline}>{t("signIn.tagline")}</p>
-        <ul className={css.points}>
-          {[t("signIn.point1"), t("signIn.point2"), t("signIn.point3")].map((point) => (
-            <li key={point}>
-              <Check size={16} aria-hidden /> {point}
-            </li>
-          ))}
-        </ul>
-      </section>
-      <section className={css.side}>
-        <form className={css.form} onSubmit={submit} noValidate>
-          <p className={css.brand}>{config?.name ?? t("app.name")}</p>
-          <h1 className={css.title}>{t("signIn.title")}</h1>
-          {session.status === "anonymous" && session.reason === "expired" && (
-            <Alert color="yellow" variant="default">
-              {t("signIn.expired")}
-            </Alert>
-          )}
-          {failure && (
-            <Alert color="red" role="alert" variant="default" classNames={{ root: css.failure }}>
-              {failure}
-            </Alert>
-          )}
-          <TextInput
-            label={t("signIn.email")}
-            type="email"
-            autoComplete="username"
-            dir="ltr"
-            size="md"
-            {...form.getInputProps("email")}
-            key={form.key("email")}
-          />
-          <PasswordInput
-            label={t("signIn.password")}
-            autoComplete="current-password"
-            size="md"
-            visibilityToggleButtonProps={{ "aria-label": t("signIn.password") }}
-            {...form.getInputProps("password")}
-            key={form.key("password")}
-          />
-          <Button type="submit" size="md" loading={busy} fullWidth mt={4}>
-            {t("signIn.submit")}
-          </Button>
-          {demo && <p className={css.hint}>{t("signIn.demo")}</p>}
-        </form>
-        <Button
-          variant="subtle"
-          color="gray"
-          leftSection={<Languages size={16} />}
-          className={css.language}
-          onClick={() => void setLanguage(i18n.language === "ar" ? "en" : "ar")}
-        >
-          {t("palette.toggleLanguage")}
-        </Button>
-      </section>
-    </main>
+    <form className={css.fields} onSubmit={submit} noValidate>
+      {session.status === "anonymous" && session.reason === "expired" && (
+        <Alert color="yellow" variant="default">
+          {t("signIn.expired")}
+        </Alert>
+      )}
+      {failure && (
+        <Alert color="red" role="alert" variant="default" classNames={{ root: css.failure }}>
+          {failure}
+        </Alert>
+      )}
+      <TextInput
+        label={t("signIn.email")}
+        type="email"
+        autoComplete="username"
+        dir="ltr"
+        size="md"
+        {...form.getInputProps("email")}
+        key={form.key("email")}
+      />
+      <PasswordInput
+        label={t("signIn.password")}
+        autoComplete="current-password"
+        size="md"
+        visibilityToggleButtonProps={{ "aria-label": t("signIn.show") }}
+        {...form.getInputProps("password")}
+        key={form.key("password")}
+      />
+      <Button type="submit" size="md" loading={busy} fullWidth mt={4}>
+        {t("signIn.submit")}
+      </Button>
+      {demo && <p className={css.hint}>{t("signIn.demo")}</p>}
+    </form>
   );
 }
