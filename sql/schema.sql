@@ -66,6 +66,17 @@ CREATE FUNCTION app.add_identity(org uuid, contact uuid, new_scheme text, new_va
     end if;
   end $$;
 
+CREATE FUNCTION app.add_signing_key(new_kid text, new_algorithm text, jwk jsonb, new_sealed text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    perform pg_advisory_xact_lock(hashtextextended('signing_keys', 0));
+    insert into app.signing_keys (kid, algorithm, public_jwk, sealed)
+    select new_kid, new_algorithm, jwk, new_sealed
+     where not exists (select from app.signing_keys k where k.algorithm = new_algorithm and k.is_current and k.retired_at is null);
+  end $$;
+
 CREATE FUNCTION app.amend_messages(items jsonb) RETURNS SETOF integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -110,6 +121,24 @@ CREATE FUNCTION app.amend_messages(items jsonb) RETURNS SETOF integer
     perform app.lock_streams(touched);
   end $$;
 
+CREATE FUNCTION app.api_key_state(key_id uuid) RETURNS TABLE(organization_id uuid, id uuid, permissions jsonb, expires_at timestamp with time zone, revoked boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select k.organization_id, k.id, k.permissions, k.expires_at, k.revoked_at is not null
+      from app.api_key_hashes h join public.api_keys k on k.organization_id = h.organization_id and k.id = h.api_key_id
+     where h.api_key_id = key_id
+  $$;
+
+CREATE FUNCTION app.api_keys_by_prefix(prefix text) RETURNS TABLE(organization_id uuid, id uuid, key_hash bytea, permissions jsonb, expires_at timestamp with time zone, revoked boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select k.organization_id, k.id, h.key_hash, k.permissions, k.expires_at, k.revoked_at is not null
+      from app.api_key_hashes h join public.api_keys k on k.organization_id = h.organization_id and k.id = h.api_key_id
+     where h.key_prefix = prefix
+  $$;
+
 CREATE FUNCTION app.apply_statuses(items jsonb) RETURNS uuid[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -140,7 +169,7 @@ CREATE FUNCTION app.apply_statuses(items jsonb) RETURNS uuid[]
         on conflict do nothing;
         continue;
       end if;
-      select * into m from public.messages where organization_id = i.organization_id and id = i.message_id for update;
+      select * into m from public.messages where organization_id = i.organization_id and id = i.message_id for no key update;
       if app.raise_status(m, i.provider_message_id, i.status, i.occurred_at, i.failure_code, i.failure_reason) then
         touched := touched || i.organization_id;
       end if;
@@ -148,6 +177,23 @@ CREATE FUNCTION app.apply_statuses(items jsonb) RETURNS uuid[]
     perform app.lock_streams(touched);
     return touched;
   end $_$;
+
+CREATE FUNCTION app.begin_idempotent(principal text, key text, hash bytea) RETURNS TABLE(answer text, status integer, body text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  declare
+    seen app.idempotency_keys;
+  begin
+    if not pg_try_advisory_xact_lock(hashtextextended('idempotency:' || app.org() || ':' || principal || ':' || key, 0)) then
+      return query select 'busy', null::integer, null::text;
+      return;
+    end if;
+    select * into seen from app.idempotency_keys k
+     where k.organization_id = app.org() and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
+    return query select case when seen.key is null then 'new' when seen.body_hash <> hash then 'other_body' else 'done' end, seen.status, seen.body;
+  end $$;
 
 CREATE FUNCTION app.changed_columns(before jsonb, after jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -212,6 +258,11 @@ CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease in
      order by c.due_at, c.message_id
   $$;
 
+CREATE FUNCTION app.claim_sentinel(fresh text) RETURNS text
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ update app.hub_meta set sentinel = coalesce(sentinel, fresh) returning sentinel $$;
+
 CREATE FUNCTION app.contact_by_identities(org uuid, schemes text[], ids text[]) RETURNS uuid
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -220,6 +271,52 @@ CREATE FUNCTION app.contact_by_identities(org uuid, schemes text[], ids text[]) 
       join public.contact_identities x on x.organization_id = org and x.scheme = i.scheme and x.value = i.value
      order by i.place limit 1
   $$;
+
+CREATE FUNCTION app.contact_of_sender(org uuid, item jsonb) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    wanted text[][] := case
+      when item ->> 'wa_id' is not null then array[array['wa_id', item ->> 'wa_id'], array['phone_e164', item ->> 'e164']]
+      else array[array['external', item ->> 'external_id']] end;
+    forms text[] := coalesce((select array_agg(p) from jsonb_array_elements_text(item -> 'phones') p), '{}');
+    label text := item ->> 'name';
+    mine uuid := uuidv7();
+    found_contact uuid;
+    claimed integer := 0;
+    i integer;
+    n integer;
+  begin
+    for i in 1 .. array_length(wanted, 1) loop
+      select x.contact_id into found_contact from public.contact_identities x
+       where x.organization_id = org and x.scheme = wanted[i][1] and x.value = wanted[i][2];
+      exit when found_contact is not null;
+    end loop;
+    if found_contact is null and cardinality(forms) > 0 then     -- known by its phone column alone (an import, a REST insert)
+      select c.id into found_contact from public.contacts c
+       where c.organization_id = org and c.phones && forms and c.merged_into_id is null order by c.created_at limit 1;
+    end if;
+    for i in 1 .. array_length(wanted, 1) loop
+      insert into public.contact_identities (organization_id, contact_id, scheme, value, display_name)
+      values (org, coalesce(found_contact, mine), wanted[i][1], wanted[i][2], label)
+      on conflict (organization_id, scheme, value) do nothing;
+      get diagnostics n = row_count;
+      claimed := claimed + n;
+      if n = 0 and found_contact is null then                      -- somebody was faster; what we claimed so far is his
+        select x.contact_id into found_contact from public.contact_identities x
+         where x.organization_id = org and x.scheme = wanted[i][1] and x.value = wanted[i][2];
+        update public.contact_identities x set contact_id = found_contact where x.organization_id = org and x.contact_id = mine;
+      end if;
+    end loop;
+    if found_contact is not null then
+      return found_contact;
+    end if;
+    insert into public.contacts (organization_id, id, first_name, last_name, phones, source)
+    values (org, mine, nullif(split_part(label, ' ', 1), ''), nullif(ltrim(substr(label, length(split_part(label, ' ', 1)) + 1)), ''),
+            case when item ->> 'e164' is not null then array[item ->> 'e164'] else '{}' end, 'api');
+    return mine;
+  end $$;
 
 CREATE FUNCTION app.contact_search(first_name text, last_name text, phones text[], emails text[], tags text[]) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -253,6 +350,57 @@ CREATE FUNCTION app.conversation_closed_at() RETURNS trigger
     return new;
   end $$;
 
+CREATE FUNCTION app.conversation_for_send(item jsonb, channel text) RETURNS TABLE(conversation_id uuid, contact_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  declare
+    org uuid := app.org();
+    wanted uuid := (item ->> 'conversation_id')::uuid;
+    account uuid;
+    contact uuid;
+    conv uuid;
+  begin
+    if org is null or not app.may_any('{can_send_messages}') then
+      raise exception using errcode = '42501', message = 'Sending needs can_send_messages';
+    end if;
+    if item ->> 'account_key' is not null then
+      select r.channel_account_id into account from app.webhook_routes r
+       where r.organization_id = org and r.type = channel and r.account_key = item ->> 'account_key';
+      if account is null then
+        raise exception using errcode = 'HUB04', message = 'No such channel account';
+      end if;
+    end if;
+    if wanted is not null then
+      select c.id, c.contact_id into conv, contact from public.conversations c
+       where c.organization_id = org and c.id = wanted and (account is null or c.channel_account_id = account);
+      if conv is null or item ->> 'wa_id' is not null and app.contact_of_sender(org, item) <> contact then
+        raise exception using errcode = 'HUB04', message = 'No such conversation with this recipient';
+      end if;
+      return query select conv, contact;
+      return;
+    end if;
+    if account is null then
+      select a.id into account from public.channel_accounts a
+       where a.organization_id = org and a.type in (channel, case channel when 'WHATSAPP_CLOUD' then 'WHATSAPP_BUSINESS' end)
+         and a.is_active and a.disconnected_at is null order by a.created_at desc, a.id desc limit 1;
+      if account is null then
+        raise exception using errcode = 'HUB04', message = 'No channel account of this type is connected';
+      end if;
+    end if;
+    contact := app.contact_of_sender(org, item);
+    select c.id into conv from public.conversations c
+     where c.organization_id = org and c.contact_id = contact and c.channel_account_id = account and c.status = 'OPEN';
+    if conv is null then
+      insert into public.conversations as c (organization_id, channel_account_id, contact_id) values (org, account, contact)
+      on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing
+      returning c.id into conv;
+      conv := coalesce(conv, app.conversation_on(org, account, contact));
+    end if;
+    return query select conv, contact;
+  end $$;
+
 CREATE FUNCTION app.conversation_of(org uuid, account uuid, contact uuid) RETURNS uuid
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -261,6 +409,15 @@ CREATE FUNCTION app.conversation_of(org uuid, account uuid, contact uuid) RETURN
      where c.organization_id = org and c.contact_id = contact and c.channel_account_id = account
      -- expressions, so that the planner sorts this contact's few rows and does not walk the organization by last_message_at
      order by c.status = 'OPEN' desc, coalesce(c.last_message_at, '-infinity') desc limit 1
+  $$;
+
+CREATE FUNCTION app.conversation_on(org uuid, account uuid, contact uuid) RETURNS uuid
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select c.id from public.conversations c
+     where c.organization_id = org and c.contact_id = contact and c.channel_account_id is not distinct from account
+     order by c.status = 'OPEN' desc, c.last_message_at desc nulls last limit 1
   $$;
 
 CREATE FUNCTION app.ctx() RETURNS jsonb
@@ -333,6 +490,23 @@ CREATE FUNCTION app.emit() RETURNS trigger
       raise notice using errcode = 'HUBEV', message = app.event_frame(e), detail = org || ' ' || s || ' ' || tg_table_name;
     end if;
     return null;
+  end $$;
+
+CREATE FUNCTION app.end_sessions(session uuid, member uuid, scope text) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    return query
+    with ended as (
+      update auth.sessions s set revoked_at = clock_timestamp()
+       where s.user_id = member and s.revoked_at is null
+         and case scope when 'local' then s.id = session when 'others' then s.id <> session else true end
+      returning s.id
+    ), tokens as (
+      update auth.refresh_tokens r set revoked_at = clock_timestamp() from ended where r.session_id = ended.id and r.revoked_at is null
+    )
+    select ended.id from ended;
   end $$;
 
 CREATE FUNCTION app.epoch() RETURNS text
@@ -451,6 +625,17 @@ CREATE FUNCTION app.extend_leases(token uuid, lease interval) RETURNS integer
     select count(*)::integer from kept
   $$;
 
+CREATE FUNCTION app.finish_idempotent(principal text, key text, hash bytea, status integer, body text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into app.idempotency_keys as k (organization_id, principal, key, body_hash, status, body)
+    values (app.org(), finish_idempotent.principal, finish_idempotent.key, hash, finish_idempotent.status, finish_idempotent.body)
+    on conflict (organization_id, principal, key) do update
+       set body_hash = excluded.body_hash, status = excluded.status, body = excluded.body, created_at = now()
+     where k.created_at <= now() - interval '24 hours'
+  $$;
+
 CREATE FUNCTION app.fold(t text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
@@ -491,6 +676,14 @@ CREATE FUNCTION app.guard_membership() RETURNS trigger
     return new;
   end $$;
 
+CREATE FUNCTION app.has_appgain_credentials(org uuid) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select exists (select from public.organizations o where o.id = org and o.suit_id <> '')
+       and exists (select from app.secrets s where s.organization_id = org and s.name = 'app_api_key')
+  $$;
+
 CREATE FUNCTION app.heads(orgs uuid[]) RETURNS TABLE(organization_id uuid, seq bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -506,6 +699,16 @@ CREATE FUNCTION app.heard_from(accounts uuid[]) RETURNS void
       from app.webhook_routes r
      where r.channel_account_id = any (accounts) and a.organization_id = r.organization_id and a.id = r.channel_account_id
        and (a.last_inbound_at is null or a.last_inbound_at < now() - interval '1 minute' or a.health = 'unknown')
+  $$;
+
+CREATE FUNCTION app.home_of(member uuid) RETURNS uuid
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce(
+      (select s.organization_id from auth.sessions s join public.memberships m on m.organization_id = s.organization_id and m.user_id = member and m.is_active
+        where s.user_id = member order by s.id desc limit 1),
+      (select m.organization_id from public.memberships m where m.user_id = member and m.is_active order by m.created_at, m.organization_id limit 1))
   $$;
 
 CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid, seq bigint, table_name text, frame text)
@@ -527,6 +730,10 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
     t timestamptz := clock_timestamp();
     late record;
   begin
+    if jsonb_array_length(items) = 1 then
+      return query select * from app.ingest_one(items -> 0);
+      return;
+    end if;
     -- one order for everybody, so that batches lock rows in the same sequence
     select array_agg(x.item order by (x.item).organization_id, (x.item).channel_account_id, (x.item).schemes[1], (x.item).ids[1], (x.item).occurred_at, (x.item).n)
       into batch
@@ -553,12 +760,8 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
         returning organization_id, contact_id, scheme, value, display_name
       ), made as (
         insert into public.contacts as c (organization_id, id, first_name, last_name, phones, emails, source)
-        select m.organization_id, m.contact_id,
-               nullif(split_part(m.display_name, ' ', 1), ''),
-               nullif(ltrim(substr(m.display_name, length(split_part(m.display_name, ' ', 1)) + 1)), ''),
-               case when m.scheme in ('wa_id', 'phone_e164') then array['+' || ltrim(m.value, '+')] else '{}' end,
-               case when m.scheme = 'email' then array[m.value] else '{}' end, 'inbound'
-          from claimed m
+        select m.organization_id, m.contact_id, n.first_name, n.last_name, n.phones, n.emails, 'inbound'
+          from claimed m, app.named_by(m.scheme, m.value, m.display_name) n
         returning c
       )
       select coalesce(array_agg(c), '{}') into new_contacts from made;
@@ -583,7 +786,7 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
        select k.organization_id, app.conversation_of(k.organization_id, k.channel_account_id, k.contact_id) from (
          select distinct b.organization_id, b.channel_account_id, contact[b.ordinality] as contact_id
            from unnest(batch) with ordinality b) k)
-     order by c.organization_id, c.id for update;
+     order by c.organization_id, c.id for no key update;
     -- whoever held those rows may have stored the same deliveries
     if app.unseen_items(batch) is distinct from batch then
       batch := app.unseen_items(batch);
@@ -610,7 +813,7 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
       from unnest(batch) with ordinality b;
     perform from public.conversations c
       where (c.organization_id, c.id) in (select b.organization_id, conv[b.ordinality] from unnest(batch) with ordinality b)
-      order by c.organization_id, c.id for update;
+      order by c.organization_id, c.id for no key update;
 
     -- the messages, numbered on from where each conversation stands
     with made as (
@@ -663,6 +866,83 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
                                                  order by d.organization_id, d.step, d.conversation_id, d.conv_seq) from described d)) w;
   end $$;
 
+CREATE FUNCTION app.ingest_one(item jsonb) RETURNS TABLE(organization_id uuid, seq bigint, table_name text, frame text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  declare
+    i app.ingest_item := jsonb_populate_record(null::app.ingest_item, item);
+    t timestamptz := clock_timestamp();
+    inbound boolean := i.direction = 'INBOUND';
+    contact uuid := (app.contacts_of_items(array[i]))[1];
+    conv uuid;
+    stranger public.contacts;
+    made public.conversations;
+    was public.conversations;
+    now public.conversations;
+    m public.messages;
+    changes app.change[] := '{}';
+  begin
+    if app.unseen_items(array[i]) is null then
+      return;
+    end if;
+    if contact is null then
+      insert into public.contact_identities (organization_id, contact_id, scheme, value, display_name)
+      values (i.organization_id, uuidv7(), i.schemes[1], i.ids[1], i.name)
+      on conflict (organization_id, scheme, value) do nothing returning contact_id into contact;
+      if contact is not null then
+        insert into public.contacts (organization_id, id, first_name, last_name, phones, emails, source)
+        select i.organization_id, contact, n.first_name, n.last_name, n.phones, n.emails, 'inbound' from app.named_by(i.schemes[1], i.ids[1], i.name) n
+        returning * into stranger;
+        changes := changes || row(1, i.organization_id, 'contacts', 'INSERT', contact, contact, null, null, to_jsonb(stranger) - 'search', 0)::app.change;
+      else
+        contact := (app.contacts_of_items(array[i]))[1];
+      end if;
+    end if;
+    if cardinality(i.ids) > 1 then
+      perform app.add_identity(i.organization_id, contact, x.scheme, x.value, i.name) from unnest(i.schemes, i.ids) x (scheme, value)
+        where not exists (select from public.contact_identities k where k.organization_id = i.organization_id and k.scheme = x.scheme and k.value = x.value);
+    end if;
+    conv := app.conversation_of(i.organization_id, i.channel_account_id, contact);
+    if conv is null then
+      insert into public.conversations (organization_id, channel_account_id, contact_id) values (i.organization_id, i.channel_account_id, contact)
+      on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing returning * into made;
+      conv := coalesce(made.id, app.conversation_of(i.organization_id, i.channel_account_id, contact));
+      if made.id is not null then
+        changes := changes || row(2, i.organization_id, 'conversations', 'INSERT', conv, contact, conv, null, to_jsonb(made), 0)::app.change;
+      end if;
+    end if;
+    select * into was from public.conversations c where c.organization_id = i.organization_id and c.id = conv for no key update;
+    if app.unseen_items(array[i]) is null then           -- whoever held the row stored this delivery
+      if stranger.id is not null or made.id is not null then
+        raise exception using errcode = '40001', message = 'Another writer stored this delivery; run it again';
+      end if;
+      return;
+    end if;
+    insert into public.messages (organization_id, conversation_id, contact_id, channel_account_id, direction, content, status, message_type, metadata,
+                                 provider_message_id, conv_seq, occurred_at, source, reply_to_id, sent_at, created_at)
+    values (i.organization_id, conv, contact, i.channel_account_id, i.direction, i.content, case when inbound then 'RECEIVED' else 'SENT' end, i.message_type,
+            coalesce(i.metadata, '{}'), i.dedupe_key, was.msg_seq + 1, greatest(t - interval '24 hours', least(t + interval '5 seconds', i.occurred_at)),
+            coalesce(i.source, 'customer'),
+            case when i.reply_to is not null then (select r.id from public.messages r where r.organization_id = i.organization_id
+               and r.channel_account_id = i.channel_account_id and r.provider_message_id = i.reply_to) end,
+            case when not inbound then t end, greatest(t, was.last_message_at) + interval '1 microsecond')
+    returning * into m;
+    update public.conversations c
+       set msg_seq = m.conv_seq, inbound_count = c.inbound_count + inbound::integer, last_message_at = m.created_at,
+           last_message_preview = app.preview(m.content, m.message_type), last_message_direction = m.direction,
+           first_inbound_at = case when inbound then coalesce(c.first_inbound_at, m.created_at) else c.first_inbound_at end,
+           last_inbound_at = case when inbound then m.created_at else c.last_inbound_at end,
+           waiting_since = case when inbound then coalesce(c.waiting_since, m.created_at) end,
+           status = 'OPEN', closed_at = null, updated_at = t, version = c.version + 1
+     where c.organization_id = i.organization_id and c.id = conv
+    returning * into now;
+    changes := changes || row(3, i.organization_id, 'conversations', 'UPDATE', conv, contact, conv, to_jsonb(was), to_jsonb(now), 0)::app.change
+                       || row(4, i.organization_id, 'messages', 'INSERT', m.id, contact, conv, null, to_jsonb(m), m.conv_seq)::app.change;
+    return query select * from app.write_events(changes);
+  end $$;
+
 CREATE FUNCTION app.judge_template(org uuid, provider_template_id text, template_name text, template_language text, verdict text, why text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -674,6 +954,20 @@ CREATE FUNCTION app.judge_template(org uuid, provider_template_id text, template
        and (t.provider_id = provider_template_id or (t.provider_id is null and t.name = template_name and t.language = template_language))
        and (t.status, t.rejection_reason) is distinct from (verdict, case verdict when 'REJECTED' then why end);
     return found;
+  end $$;
+
+CREATE FUNCTION app.keep_api_key_hash(key_id uuid, hash bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if not (app.may_any('{can_manage_settings}') and app.role_in('{OWNER,ADMIN}')) then
+      raise exception using errcode = '42501', message = 'Making keys needs can_manage_settings';
+    end if;
+    insert into app.api_key_hashes (organization_id, api_key_id, key_prefix, key_hash)
+    select k.organization_id, k.id, k.key_prefix, hash from public.api_keys k where k.organization_id = app.org() and k.id = key_id;
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
+    values (app.org(), app.ctx() ->> 'kind', app.current_user_id(), 'api_key.created', 'api_keys', key_id);
   end $$;
 
 CREATE FUNCTION app.keep_failure(org uuid, channel text, account uuid, why text, error text, headers jsonb, body bytea) RETURNS uuid
@@ -697,6 +991,39 @@ CREATE FUNCTION app.keep_key() RETURNS trigger
     return new;
   end $$;
 
+CREATE FUNCTION app.keep_secrets(owner_table text, items jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  begin
+    if exists (select from jsonb_to_recordset(items) i (organization_id uuid) where i.organization_id is distinct from app.org())
+       and current_setting('role') <> 'service_role'
+       or not app.may_any('{can_manage_settings}') and current_setting('role') <> 'service_role' then
+      raise exception using errcode = '42501', message = 'Writing secrets needs can_manage_settings';
+    end if;
+    delete from app.secrets s using jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb, keep text[])
+     where s.organization_id = i.organization_id and s.owner_table = keep_secrets.owner_table and s.owner_id = i.owner_id
+       and not s.name = any (i.keep) and not i.secrets ? s.name;
+    insert into app.secrets as s (organization_id, owner_table, owner_id, name, ciphertext)
+    select i.organization_id, keep_secrets.owner_table, i.owner_id, e.key, e.value
+      from jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb)
+     cross join lateral jsonb_each_text(i.secrets) e
+    on conflict (organization_id, owner_table, owner_id, name) do update set ciphertext = excluded.ciphertext, updated_at = now();
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details)
+    select i.organization_id, app.ctx() ->> 'kind', app.current_user_id(), 'secrets.written', keep_secrets.owner_table, i.owner_id,
+           jsonb_build_object('names', (select coalesce(jsonb_agg(k), '[]') from jsonb_object_keys(i.secrets) k))
+      from jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb) where i.secrets <> '{}';
+  end $$;
+
+CREATE FUNCTION app.key_used(org uuid, key_id uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    update public.api_keys k set last_used_at = now()
+     where k.organization_id = org and k.id = key_id and (k.last_used_at is null or k.last_used_at < now() - interval '10 minutes')
+  $$;
+
 CREATE FUNCTION app.limit_event_rows() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -712,7 +1039,20 @@ CREATE FUNCTION app.limit_event_rows() RETURNS trigger
     return null;
   end $$;
 
-CREATE FUNCTION app.live_standing(kinds text[], sessions uuid[], subjects uuid[], orgs uuid[]) RETURNS TABLE(n bigint, stands boolean, fingerprint text)
+CREATE FUNCTION app.list_failures(org uuid, max_rows integer) RETURNS TABLE(id uuid, channel text, channel_account_id uuid, reason text, error text, state text, attempts integer, due_at timestamp with time zone, last_error text, created_at timestamp with time zone, bytes integer)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select f.id, f.channel, f.channel_account_id, f.reason, f.error, f.state, f.attempts, f.due_at, f.last_error, f.created_at, octet_length(f.body)
+      from app.webhook_failures f where f.organization_id = org order by f.created_at desc limit max_rows
+  $$;
+
+CREATE FUNCTION app.list_signing_keys() RETURNS TABLE(kid text, algorithm text, public_jwk jsonb, sealed text, is_current boolean, created_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select k.kid, k.algorithm, k.public_jwk, k.sealed, k.is_current, k.created_at from app.signing_keys k where k.retired_at is null order by k.created_at, k.kid $$;
+
+CREATE FUNCTION app.live_standing(kinds text[], sessions uuid[], subjects uuid[], orgs uuid[]) RETURNS TABLE(n bigint, stands boolean, active boolean, fingerprint text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -724,9 +1064,10 @@ CREATE FUNCTION app.live_standing(kinds text[], sessions uuid[], subjects uuid[]
                   and (c.session is null or exists (select from auth.sessions s where s.id = c.session))
                   and not exists (select from auth.users u where u.id = c.subject and u.banned_until > now())
            end,
+           c.kind = 'key' or exists (select from public.memberships m where m.organization_id = c.org and m.user_id = c.subject and m.is_active),
            case c.kind
              when 'key' then (select k.permissions::text from public.api_keys k where k.organization_id = c.org and k.id = c.subject)
-             else coalesce((select concat_ws(',', m.role, m.is_active, m.can_access_crm, m.can_access_pm, m.can_manage_team, m.can_manage_settings,
+             else coalesce((select concat_ws(',', m.role, m.can_access_crm, m.can_access_pm, m.can_manage_team, m.can_manage_settings,
                                              m.can_send_messages, m.can_read_messages, m.team_ids)
                               from public.memberships m where m.organization_id = c.org and m.user_id = c.subject), 'none')
                   || '@' || coalesce((select s.organization_id::text from auth.sessions s where s.id = c.session), '')
@@ -754,6 +1095,25 @@ CREATE FUNCTION app.may_any(permissions text[]) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select coalesce(nullif(current_setting('hub.ctx', true), '')::jsonb -> 'permissions' ?| permissions, false) $$;
 
+CREATE FUNCTION app.may_repeat(what text, every interval) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with noted as (
+      insert into auth.sign_in_failures as f (account, network, failures) values (what, '-', 0)
+      on conflict (account, network) do update set last_at = now() where f.last_at <= now() - every
+      returning 1)
+    select exists (select from noted)
+  $$;
+
+CREATE FUNCTION app.named_by(scheme text, value text, name text) RETURNS TABLE(first_name text, last_name text, phones text[], emails text[])
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    select nullif(split_part(name, ' ', 1), ''), nullif(ltrim(substr(name, length(split_part(name, ' ', 1)) + 1)), ''),
+           case when scheme in ('wa_id', 'phone_e164') then array['+' || ltrim(value, '+')] else '{}' end,
+           case when scheme = 'email' then array[value] else '{}' end
+  $$;
+
 CREATE FUNCTION app.note_opt_out(org uuid, schemes text[], ids text[], why text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -766,9 +1126,42 @@ CREATE FUNCTION app.note_opt_out(org uuid, schemes text[], ids text[], why text)
      where c.organization_id = org and c.id = app.contact_by_identities(org, schemes, ids) and c.opt_in_status is distinct from false;
   end $$;
 
+CREATE FUNCTION app.open_session(member uuid, web boolean, agent text, address inet, first_hash bytea, request text) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    session uuid;
+    org uuid := app.home_of(member);
+  begin
+    insert into auth.sessions (user_id, organization_id, is_web, user_agent, ip) values (member, org, web, left(agent, 400), address)
+    returning id into session;
+    insert into auth.refresh_tokens (session_id, token_hash) values (session, first_hash);
+    update auth.users set last_sign_in_at = now() where id = member;
+    if org is not null then
+      insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, ip, request_id)
+      values (org, 'user', member, 'session.opened', 'sessions', session, address, request);
+    end if;
+    return session;
+  end $$;
+
 CREATE FUNCTION app.org() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select (nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'org')::uuid $$;
+
+CREATE FUNCTION app.organization_summary(org uuid) RETURNS TABLE(id uuid, name text, suit_id text, has_appgain_credentials boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select o.id, o.name, o.suit_id, app.has_appgain_credentials(o.id) from public.organizations o where o.id = org $$;
+
+CREATE FUNCTION app.organizations_of(member uuid) RETURNS TABLE(id uuid, name text, suit_id text, has_appgain_credentials boolean, role text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select o.id, o.name, o.suit_id, app.has_appgain_credentials(o.id), m.role
+      from public.memberships m join public.organizations o on o.id = m.organization_id
+     where m.user_id = member and m.is_active order by m.created_at, o.id
+  $$;
 
 CREATE FUNCTION app.outbox_depth() RETURNS TABLE(state text, rows bigint, oldest_s double precision)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -776,6 +1169,11 @@ CREATE FUNCTION app.outbox_depth() RETURNS TABLE(state text, rows bigint, oldest
     AS $$
     select o.state, count(*), extract(epoch from clock_timestamp() - min(o.queued_at))::double precision from app.outbox o group by o.state
   $$;
+
+CREATE FUNCTION app.password_of(user_id uuid) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select u.encrypted_password from auth.users u where u.id = user_id $$;
 
 CREATE FUNCTION app.pipeline_stages() RETURNS trigger
     LANGUAGE plpgsql
@@ -802,7 +1200,7 @@ CREATE FUNCTION app.place_message() RETURNS trigger
       new.conv_seq := 0;                                 -- row security refuses the row right after this
       return new;
     end if;
-    select * into c from public.conversations where organization_id = new.organization_id and id = new.conversation_id for update;
+    select * into c from public.conversations where organization_id = new.organization_id and id = new.conversation_id for no key update;
     if not found then
       raise exception using errcode = '23503', message = 'No such conversation', constraint = 'messages_conversation_id_fkey', table = 'messages';
     end if;
@@ -840,6 +1238,11 @@ CREATE FUNCTION app.place_message() RETURNS trigger
 CREATE FUNCTION app.preview(content text, message_type text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select coalesce(nullif(left(content, 160), ''), '[' || message_type || ']') $$;
+
+CREATE FUNCTION app.queue_mail(org uuid, recipient text, template text, payload text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ insert into app.mail_outbox (organization_id, recipient, template, payload) values (org, recipient, template, payload) $$;
 
 CREATE FUNCTION app.queue_message() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -969,6 +1372,48 @@ CREATE FUNCTION app.reap_sends(wait interval, max_rows integer) RETURNS TABLE(re
     return next;
   end $$;
 
+CREATE FUNCTION app.record_message(item jsonb) RETURNS TABLE(id uuid, conversation_id uuid, contact_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  declare
+    org uuid := app.org();
+    account uuid := (item ->> 'channel_account_id')::uuid;
+    contact uuid := (item ->> 'contact_id')::uuid;
+    conv uuid;
+    inbound boolean := item ->> 'direction' = 'INBOUND';
+  begin
+    if org is null or not app.may_any('{can_send_messages}') then
+      raise exception using errcode = '42501', message = 'Recording messages needs can_send_messages';
+    end if;
+    if account is null then
+      select a.id into account from public.channel_accounts a
+       where a.organization_id = org and a.type like 'WHATSAPP%' and a.is_active and a.disconnected_at is null order by a.created_at desc, a.id desc limit 1;
+    elsif not exists (select from public.channel_accounts a where a.organization_id = org and a.id = account) then
+      raise exception using errcode = 'HUB04', message = 'No such channel account';
+    end if;
+    if contact is null then
+      contact := app.contact_of_sender(org, item);
+    elsif not exists (select from public.contacts c where c.organization_id = org and c.id = contact) then
+      raise exception using errcode = 'HUB04', message = 'No such contact';
+    end if;
+
+    conv := app.conversation_on(org, account, contact);
+    if conv is null then
+      insert into public.conversations as c (organization_id, channel_account_id, contact_id) values (org, account, contact)
+      on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing
+      returning c.id into conv;
+      conv := coalesce(conv, app.conversation_on(org, account, contact));
+    end if;
+    return query
+    insert into public.messages as m (organization_id, conversation_id, contact_id, channel_account_id, direction, content, status, message_type, metadata, occurred_at, source, failure_code)
+    values (org, conv, contact, account, item ->> 'direction', item ->> 'content', item ->> 'status', item ->> 'message_type',
+            coalesce(item -> 'metadata', '{}'), coalesce((item ->> 'occurred_at')::timestamptz, clock_timestamp()),
+            case when inbound then 'customer' else 'api' end, case when item ->> 'status' = 'FAILED' then 'external' end)
+    returning m.id, m.conversation_id, m.contact_id;
+  end $$;
+
 CREATE FUNCTION app.report_account(org uuid, account uuid, new_health text, error text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -987,6 +1432,45 @@ CREATE FUNCTION app.resume_floor(org uuid, keep interval) RETURNS bigint
 CREATE FUNCTION app.role_in(roles text[]) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select coalesce((nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'role') = any (roles), false) $$;
+
+CREATE FUNCTION app.rotate_refresh(given_hash bytea, child_hash bytea, child_sealed text, window_s double precision) RETURNS TABLE(outcome text, session_id uuid, user_id uuid, sealed text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  declare
+    t auth.refresh_tokens;
+    child auth.refresh_tokens;
+    s auth.sessions;
+  begin
+    select * into t from auth.refresh_tokens r where r.token_hash = given_hash;
+    if not found then
+      return query select 'unknown', null::uuid, null::uuid, null::text;
+      return;
+    end if;
+    select * into s from auth.sessions x where x.id = t.session_id for update;
+    select * into t from auth.refresh_tokens r where r.id = t.id;      -- as it is now that we hold the session
+    if s.revoked_at is not null or t.revoked_at is not null
+       or exists (select from auth.users u where u.id = s.user_id and u.banned_until > now()) then
+      return query select 'ended', s.id, s.user_id, null::text;
+      return;
+    end if;
+    if t.used_at is null then
+      insert into auth.refresh_tokens (session_id, token_hash, parent_id) values (s.id, child_hash, t.id);
+      update auth.refresh_tokens r set used_at = clock_timestamp(), child_sealed = convert_to(rotate_refresh.child_sealed, 'UTF8') where r.id = t.id;
+      update auth.sessions x set refreshed_at = clock_timestamp() where x.id = s.id;
+      return query select 'fresh', s.id, s.user_id, null::text;
+      return;
+    end if;
+    select * into child from auth.refresh_tokens r where r.parent_id = t.id;
+    if child.id is not null and t.child_sealed is not null and child.revoked_at is null
+       and (child.used_at is null or t.used_at > clock_timestamp() - make_interval(secs => window_s)) then
+      return query select 'again', s.id, s.user_id, convert_from(t.child_sealed, 'UTF8');
+      return;
+    end if;
+    perform app.end_sessions(s.id, s.user_id, 'local');
+    return query select 'reused', s.id, s.user_id, null::text;
+  end $$;
 
 CREATE FUNCTION app.route_account() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1023,6 +1507,29 @@ CREATE FUNCTION app.schema_version() RETURNS TABLE(name text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ select m.name from app.schema_migrations m $$;
+
+CREATE FUNCTION app.session_of_refresh(given_hash bytea) RETURNS TABLE(session_id uuid, user_id uuid)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select s.id, s.user_id from auth.refresh_tokens r join auth.sessions s on s.id = r.session_id
+     where r.token_hash = given_hash and s.revoked_at is null
+  $$;
+
+CREATE FUNCTION app.session_state(session uuid) RETURNS TABLE(user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select s.user_id, m.organization_id, m.role,
+           array_remove(array[case when m.can_access_crm then 'can_access_crm' end, case when m.can_access_pm then 'can_access_pm' end,
+             case when m.can_manage_team then 'can_manage_team' end, case when m.can_manage_settings then 'can_manage_settings' end,
+             case when m.can_send_messages then 'can_send_messages' end, case when m.can_read_messages then 'can_read_messages' end], null),
+           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false)
+      from auth.sessions s
+      join auth.users u on u.id = s.user_id
+      left join public.memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id and m.is_active
+     where s.id = session
+  $$;
 
 CREATE FUNCTION app.settle_failure(token uuid, failure uuid, applied boolean, why text, retry_in interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1070,7 +1577,7 @@ CREATE FUNCTION app.settle_sends(token uuid, results jsonb) RETURNS SETOF uuid
       case r.outcome
         when 'accepted' then
           delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
-          select * into m from public.messages where organization_id = r.organization_id and id = r.message_id for update;
+          select * into m from public.messages where organization_id = r.organization_id and id = r.message_id for no key update;
           perform app.raise_status(m, r.provider_message_id, 'SENT', clock_timestamp(), null, null);
           for p in
             delete from app.pending_statuses s where s.organization_id = r.organization_id and s.channel_account_id = r.channel_account_id
@@ -1102,6 +1609,38 @@ CREATE FUNCTION app.settle_sends(token uuid, results jsonb) RETURNS SETOF uuid
     perform app.lock_streams(touched);
   end $$;
 
+CREATE FUNCTION app.sign_in_delay(account text, network text) RETURNS double precision
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with counted as (
+      select 10 as allowed, f.failures, f.last_at from auth.sign_in_failures f
+       where f.account = sign_in_delay.account and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
+      union all
+      select 50, sum(f.failures), max(f.last_at) from auth.sign_in_failures f
+       where f.account = sign_in_delay.account and f.last_at > now() - interval '1 hour'
+      union all
+      select 100, f.failures, f.last_at from auth.sign_in_failures f
+       where f.account = '*' and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
+    )
+    select coalesce(max(greatest(0, extract(epoch from c.last_at - clock_timestamp()) + least(900, 2.0 ^ least(c.failures - c.allowed, 20)))), 0)::double precision
+      from counted c where c.failures >= c.allowed
+  $$;
+
+CREATE FUNCTION app.sign_in_failed(account text, network text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into auth.sign_in_failures as f (account, network) values (sign_in_failed.account, sign_in_failed.network), ('*', sign_in_failed.network)
+    on conflict (account, network) do update
+       set failures = case when f.last_at > now() - interval '1 hour' then f.failures + 1 else 1 end, last_at = now()
+  $$;
+
+CREATE FUNCTION app.sign_in_succeeded(account text, network text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ delete from auth.sign_in_failures f where f.account = sign_in_succeeded.account and f.network = sign_in_succeeded.network $$;
+
 CREATE FUNCTION app.status_key(account uuid, provider_message_id text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select hashtextextended('status:' || account || ':' || provider_message_id, 0) $$;
@@ -1120,6 +1659,18 @@ CREATE FUNCTION app.status_rises(from_status text, failure_code text, to_status 
 CREATE FUNCTION app.stream_key(org uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select hashtextextended('stream:' || org, 0) $$;
+
+CREATE FUNCTION app.switch_organization(session uuid, member uuid, org uuid) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with moved as (
+      update auth.sessions s set organization_id = org
+       where s.id = session and s.user_id = member and s.revoked_at is null
+         and exists (select from public.memberships m where m.organization_id = org and m.user_id = member and m.is_active)
+      returning 1)
+    select exists (select from moved)
+  $$;
 
 CREATE FUNCTION app.task_status() RETURNS trigger
     LANGUAGE plpgsql
@@ -1161,6 +1712,41 @@ CREATE FUNCTION app.unseen_items(batch app.ingest_item[]) RETURNS app.ingest_ite
     select array_agg(batch[b.ordinality] order by b.ordinality) from unnest(batch) with ordinality b
      where not exists (select from public.messages m where m.organization_id = b.organization_id
                           and m.channel_account_id = b.channel_account_id and m.provider_message_id = b.dedupe_key)
+  $$;
+
+CREATE FUNCTION app.update_user(member uuid, session uuid, password_hash text, metadata jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    update auth.users u
+       set encrypted_password = coalesce(password_hash, u.encrypted_password),
+           user_metadata = jsonb_strip_nulls(u.user_metadata || coalesce(metadata, '{}')),
+           updated_at = now()
+     where u.id = member;
+    if password_hash is not null then
+      perform app.end_sessions(session, member, 'others');
+      insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
+      select m.organization_id, 'user', member, 'password.changed', 'users', member from public.memberships m where m.user_id = member and m.is_active;
+    end if;
+    return app.user_document(member);
+  end $$;
+
+CREATE FUNCTION app.user_by_email(address text) RETURNS TABLE(id uuid, encrypted_password text, banned boolean, confirmed boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select u.id, u.encrypted_password, coalesce(u.banned_until > now(), false), u.email_confirmed_at is not null
+      from auth.users u where u.email = lower(address)
+  $$;
+
+CREATE FUNCTION app.user_document(user_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select jsonb_build_object('id', u.id, 'email', u.email, 'email_confirmed_at', u.email_confirmed_at, 'last_sign_in_at', u.last_sign_in_at,
+             'user_metadata', u.user_metadata, 'app_metadata', u.app_metadata, 'created_at', u.created_at, 'updated_at', u.updated_at)
+      from auth.users u where u.id = user_id
   $$;
 
 CREATE FUNCTION app.verify_tokens(channel text) RETURNS TABLE(organization_id uuid, channel_account_id uuid, ciphertext text)
