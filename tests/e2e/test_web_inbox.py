@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -331,3 +333,27 @@ def test_sign_in_out_and_deep_links(desk: Desk) -> None:
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     page.goto(f"{desk.product.url}/settings/team")
     expect(page).to_have_url(re.compile("/sign-in"))
+
+
+@pytest.mark.parametrize("child", ["hub", "worker", "valkey", "postgres"])
+def test_kill_any_process_while_people_talk(desk: Desk, unique: str, child: str) -> None:
+    """kill -9: question and answer arrive all the same, once each, and the badge says Live again."""
+    desk.watch.expected = ("WebSocket", "ERR_CONNECTION_REFUSED", "503", "502")
+    nour, dana, karim = desk.customer("nour"), desk.agent("dana"), desk.agent("karim")
+    for page in (dana, karim):
+        open_conversation(page, "نور")
+    before = desk.product.child(child)
+    os.kill(before, signal.SIGKILL)
+    nour.get_by_role("textbox").fill(f"question {unique}")
+    nour.get_by_role("textbox").press("Enter")
+    write(dana, f"answer {unique}")
+
+    patient = 60_000
+    for page in (dana, karim):
+        expect(bubble(page, f"question {unique}")).to_have_count(1, timeout=patient)
+        expect(bubble(page, f"answer {unique}")).to_have_count(1, timeout=patient)
+    expect(phone_bubble(nour, f"answer {unique}")).to_have_count(1, timeout=patient)
+    expect(dana.get_by_test_id("unsent")).to_have_count(0, timeout=patient)
+    link_says(dana, "Live")
+    until(lambda: desk.product.child(child) != before, "the restart")
+    assert desk.product.received(f"answer {unique}") == 1

@@ -67,6 +67,11 @@ class Product:
         body = {"channel": "WHATSAPP_CLOUD", "persona": persona, "message": message}
         self.sandbox_post("/_ctl/inbound", body)
 
+    def child(self, name: str) -> int:
+        """The process of that name below the supervisor, as it is now."""
+        found = json.loads((self.data / "runtime.json").read_text(encoding="utf-8"))
+        return int(found["processes"][name])
+
     def received(self, text: str) -> int:
         """How often the provider accepted a send of exactly this text."""
         sends = self.sandbox_get("/_ctl/ledger?limit=1000")["sends"]

@@ -85,7 +85,7 @@ export function ContactPanel({ conversation }: { conversation: Conversation }) {
                     {one.title}
                   </span>
                   <span className={css.meta}>
-                    {one.stage && <Chip>{one.stage}</Chip>}
+                    {one.stage && <Chip>{words(one.stage)}</Chip>}
                     {one.value !== null && <span>{money(one.value, one.currency, lang)}</span>}
                   </span>
                 </li>
@@ -134,6 +134,16 @@ function money(value: number, currency: string | null, lang: string): string {
   return new Intl.NumberFormat(lang, { style: "currency", currency, maximumFractionDigits: 0 }).format(value);
 }
 
+/** "القاهرة، مصر": the country by its name where only its code is kept. */
+function place({ city, country }: Contact, lang: string): string | null {
+  const known = country && /^[A-Z]{2}$/.test(country) ? new Intl.DisplayNames(lang, { type: "region" }).of(country) : country;
+  const parts = [city, known].filter((part) => part !== null && part !== undefined && part !== "");
+  return parts.length > 0 ? parts.join(lang.startsWith("ar") ? "، " : ", ") : null;
+}
+
+/** A stored name as words: "closed_won" → "closed won". */
+const words = (name: string): string => name.replaceAll("_", " ");
+
 function Section({ title, children }: { title: string; children: ReactNode }) {
   return (
     <section className={css.section}>
@@ -170,10 +180,10 @@ function Fields({ contact }: { contact: Contact }) {
   const known: [string, string | null][] = [
     [t("contact.lifecycle"), contact.lifecycle_stage],
     [t("contact.lead"), contact.lead_status],
-    [t("contact.place"), [contact.city, contact.country].filter(Boolean).join(", ") || null],
+    [t("contact.place"), place(contact, lang)],
     [t("contact.optIn"), optIn],
     ...Object.entries(contact.custom_fields).map(([name, value]): [string, string | null] => [
-      name,
+      words(name),
       value === null || value === "" ? null : typeof value === "object" ? JSON.stringify(value) : String(value),
     ]),
     [t("contact.since"), shortDate(contact.created_at, lang)],
