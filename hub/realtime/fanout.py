@@ -12,10 +12,12 @@ import asyncio
 import contextlib
 import itertools
 import random
+import re
 import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol, cast
 from uuid import UUID, uuid4
 
@@ -24,7 +26,7 @@ import hiredis
 import structlog
 from redis.asyncio.connection import parse_url
 
-from hub import metrics
+from hub import clock, metrics
 from hub.db.pool import Database
 from hub.domain.permissions import RULES, can_see
 from hub.domain.principal import Principal
@@ -225,6 +227,7 @@ class Stream:
         if not self._fresh:
             return
         fresh, self._fresh = self._fresh, []
+        observe_lag(fresh[-1])
         for audience, listeners in list(self._live.items()):
             for data, frames, first in coalesce([e for e in fresh if e.table in audience.tables]):
                 for listener in tuple(listeners):
@@ -321,6 +324,18 @@ def coalesce(entries: Sequence[Entry]) -> list[tuple[bytes, int, int]]:
     if start < len(entries):
         writes.append((b"".join([e.data for e in entries[start:]]), len(entries) - start, entries[start].seq))
     return writes
+
+
+_AT = re.compile(rb'"at" ?: ?"([^"]{10,40})"')
+
+
+def observe_lag(entry: Entry) -> None:
+    """Seconds from the change to its offer, once a flush; `at` stands before the payload, so nobody's text
+    is taken for it."""
+    if (found := _AT.search(entry.data, 0, 1500)) is not None:
+        with contextlib.suppress(ValueError):
+            at = datetime.fromisoformat(found[1].decode()).timestamp()
+            metrics.EVENT_LAG.observe(max(clock.now_s() - at, 0.0))
 
 
 class _Link(asyncio.Protocol):

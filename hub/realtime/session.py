@@ -343,14 +343,13 @@ class Session:
         transport = self._transport
         if self._closing is not None or transport.is_closing():
             return
-        if (
-            transport.get_write_buffer_size() > 2 * BACKLOG_BYTES
-        ):  # answers to somebody who does not read them
+        size = transport.get_write_buffer_size()
+        if size > 2 * BACKLOG_BYTES:  # answers to somebody who does not read them
             self.close_soon(protocol.SLOW_READER, "slow reader")
             return
         transport.write(data)
-        metrics.WS_FRAMES.inc(frames)
-        if transport.get_write_buffer_size():
+        self.registry.frames_written += frames
+        if size:
             if self._marks is None:
                 self._marks = deque()
             self._marks.append((len(data), frames))
@@ -361,7 +360,7 @@ class Session:
             self._marked_bytes = self._marked_frames = 0
 
     def _waiting_frames(self, size: int) -> int:
-        """How many frames the last ``size`` bytes written are."""
+        """How many frames the last ``size`` bytes are, as far as they were written behind others."""
         marks = self._marks
         while marks and self._marked_bytes - marks[0][0] >= size:
             written, frames = marks.popleft()
@@ -420,6 +419,9 @@ class Session:
         except ConnectionError:
             return
         except DATABASE_AWAY:
+            self.registry.dismiss(self, "unavailable")
+        except Exception:  # whatever it was: a session that gets nothing must not look alive
+            log.exception("live.catch_up_failed", session_id=self.id)
             self.registry.dismiss(self, "unavailable")
 
     def _go_live(self, stream: Stream) -> None:

@@ -10,6 +10,8 @@ import aiohttp
 import asyncpg
 import pytest
 
+from hub.auth.apikeys import hash_key, new_key, prefix_of
+from hub.auth.tokens import load_keyring
 from hub.db.embedded import EmbeddedValkey
 from hub.db.tenancy import acting_as
 from hub.metrics import WS_DROPPED
@@ -475,7 +477,9 @@ async def test_D03_D12_sockets_stay_while_postgres_is_away_and_say_so(
     reply = await client.command("close", conversation_id=conversation)
     assert reply["error"]["code"] == "SERVICE_UNAVAILABLE"
     with pytest.raises(ConnectionError):
-        await newcomer.connect(hub)  # nobody of its organization is here, so where its log stands is not known
+        await newcomer.connect(
+            hub
+        )  # nobody of its organization is here, so where its log stands is not known
     assert newcomer.close_code == 4012 and newcomer.others[0]["reason"] == "unavailable"
     await newcomer.leave()
     await superuser.execute(f"alter database {name} connection limit -1")
@@ -483,3 +487,37 @@ async def test_D03_D12_sockets_stay_while_postgres_is_away_and_say_so(
     await until(lambda: {"type": "degraded", "what": []} in client.others, what="the all-clear")
     await until(lambda: str(message) in client.ids("messages"), what="what was written meanwhile")
     assert (await client.command("close", conversation_id=conversation))["ok"]
+
+
+async def test_C06_an_organization_key_follows_and_sends_without_being_anybody(
+    hub: LiveHub, superuser: asyncpg.Connection, org: Org
+) -> None:
+    async with hub.db.connection("admin") as door:
+        ring = await load_keyring(door, hub.settings)
+    key = new_key()
+    key_id = await superuser.fetchval(
+        "insert into api_keys (organization_id, name, key_prefix, permissions)"
+        " values ($1, 'CI', $2, $3::jsonb) returning id",
+        org.id,
+        prefix_of(key),
+        '{"can_read_messages": true, "can_send_messages": true}',
+    )
+    await superuser.execute(
+        "insert into app.api_key_hashes (organization_id, api_key_id, key_prefix, key_hash)"
+        " values ($1, $2, $3, $4)",
+        org.id,
+        key_id,
+        prefix_of(key),
+        hash_key(ring.pepper, key),
+    )
+    program = Client(key)
+    welcome = await program.connect(hub)
+    assert welcome["session"]["user_id"] is None and welcome["presence"] == []
+    conversation = await make_conversation(superuser, org)
+    reply = await program.command("send", conversation_id=conversation, content="Hi", client_ref=uuid4())
+    await until(lambda: reply["result"]["message_id"] in program.ids("messages"), what="its own message")
+    refused = await program.command("typing", conversation_id=conversation, typing=True)
+    assert refused["error"]["code"] == "INSUFFICIENT_PERMISSIONS"
+    await superuser.execute("update api_keys set revoked_at = now()")
+    assert await program.closed() == 4401
+    await program.leave()
