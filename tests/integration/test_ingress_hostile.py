@@ -51,7 +51,8 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def bent(rng: random.Random, body: dict[str, Any], depth: int) -> dict[str, Any]:
     """The body with a few values replaced, removed or doubled."""
     odd: list[Any] = [
-        None, 0, -1, 1e308, True, "", "x" * 3000, "\x00", "\ud800", "ا" * 50, [], {}, [[]], {"a": {"b": 1}}, "9" * 400,
+        None, 0, -1, 1e308, True, "", "x" * 3000, "\x00", "\ud800", "ا" * 50, [], {}, [[]],
+        {"a": {"b": 1}}, "9" * 400,
     ]  # fmt: skip
     body = copy.deepcopy(body)
     for _ in range(depth):
