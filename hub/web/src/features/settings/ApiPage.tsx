@@ -1,10 +1,11 @@
 import { useQuery } from "@tanstack/react-query";
-import { useEffect } from "react";
+import { useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { configQuery } from "../../api/lists";
 import { useSession } from "../../api/session";
 import { CopyField } from "../../ui/CopyField";
 import { markStep } from "../welcome/steps";
+import { Keys } from "./Keys";
 import { curls } from "./curl";
 import css from "./Settings.module.css";
 import { SettingsPage } from "./SettingsFrame";
@@ -18,7 +19,8 @@ export function ApiPage() {
   const copied = t("common.copied");
   const url = location.origin;
   const key = config?.anon_key ?? null;
-  const samples = curls(url, key ?? "ANON_KEY", session.status === "signed-in" ? session.email : "");
+  const [made, setMade] = useState<string | null>(null);
+  const samples = curls(url, key ?? "ANON_KEY", session.status === "signed-in" ? session.email : "", made);
   return (
     <SettingsPage title={t("settings.api")} intro={t("api.intro")}>
       <section className={css.card}>
@@ -32,6 +34,7 @@ export function ApiPage() {
           <p className={css.hint}>{t("api.anonHint")}</p>
         </div>
       </section>
+      <Keys made={made} onMade={setMade} />
       <section className={css.card}>
         <div>
           <h3 className={css.curlTitle}>{t("api.try")}</h3>
@@ -52,7 +55,7 @@ export function ApiPage() {
         <div>
           <p className={css.curlTitle}>{t("api.insert")}</p>
           <CopyField block value={samples.insert} copy={t("api.copyCurl")} copied={copied} />
-          <p className={css.hint}>{t("api.insertHint")}</p>
+          {made === null && <p className={css.hint}>{t("api.insertHint")}</p>}
         </div>
       </section>
     </SettingsPage>

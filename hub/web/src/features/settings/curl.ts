@@ -12,7 +12,8 @@ export function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-export function curls(url: string, anonKey: string, email: string): Curls {
+/** `apiKey` is one that was just made, and is still known. */
+export function curls(url: string, anonKey: string, email: string, apiKey: string | null = null): Curls {
   const key = `-H ${quoted(`apikey: ${anonKey}`)}`;
   const bearer = '-H "Authorization: Bearer $TOKEN"';
   const body = JSON.stringify({ email: email || "you@example.com", password: "YOUR_PASSWORD" });
@@ -32,7 +33,7 @@ export function curls(url: string, anonKey: string, email: string): Curls {
     events: [`curl -s ${quoted(`${url}/functions/v1/events?after=0`)} \\`, `  ${key} ${bearer}`].join("\n"),
     insert: [
       `curl -s -X POST ${quoted(`${url}/functions/v1/insert-message`)} \\`,
-      `  -H 'X-API-Key: YOUR_KEY' -H 'Content-Type: application/json' \\`,
+      `  -H ${quoted(`X-API-Key: ${apiKey ?? "YOUR_KEY"}`)} -H 'Content-Type: application/json' \\`,
       `  -d ${quoted(message)}`,
     ].join("\n"),
   };
