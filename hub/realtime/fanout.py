@@ -348,6 +348,7 @@ class _Link(asyncio.Protocol):
         self._on_reply, self._on_read = on_reply, on_read
         self._transport: asyncio.Transport | None = None
         self.lost = asyncio.Event()
+        self.answered = asyncio.Event()
         self.heard_at = time.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -356,6 +357,7 @@ class _Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()
+        self.answered.set()
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
@@ -565,9 +567,15 @@ class Fanout:
                     address.get("port", 6379),
                     ssl=ssl.create_default_context() if secure else None,
                 )
-        if address.get("password"):
-            user = [address["username"]] if address.get("username") else []
-            link.command("AUTH", *user, address["password"])
+            if address.get("password"):
+                user = [address["username"]] if address.get("username") else []
+                link.command("AUTH", *user, address["password"])
+            link.command("PING")  # the kernel of a server that hangs still accepts
+            try:
+                await link.answered.wait()
+            except asyncio.CancelledError:
+                link.abort()
+                raise
         return link
 
     # The log.

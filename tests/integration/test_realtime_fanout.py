@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -197,6 +198,43 @@ async def test_D05_N03_redis_dies_and_returns_empty(
             assert other.publisher.published >= published + 5
             assert client.seqs == list(range(start + 1, start + 16))
             await newcomer.leave()
+            await client.leave()
+    finally:
+        redis.stop()
+
+
+async def test_D11_a_redis_that_hangs_delays_nobody_and_is_noticed(
+    servers: Servers,
+    tmp_path: Path,
+    superuser: asyncpg.Connection,
+    org: Org,
+    agent: Member,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fanout_module, "REDIS_PING_S", 0.3)
+    monkeypatch.setattr(fanout_module, "REDIS_SILENCE_S", 0.9)
+    redis = EmbeddedValkey(tmp_path)
+    redis.start()
+    assert redis.process is not None
+    try:
+        async with live_hub(servers, redis.url) as hub:
+            client = await open_client(superuser, hub, agent)
+            start = await head(superuser, org)
+            redis.process.send_signal(signal.SIGSTOP)
+            try:
+                await change(hub, agent, 5)
+                await caught_up(client, start + 5)
+                await until(lambda: {"type": "degraded", "what": ["redis"]} in client.others, what="notice")
+                await change(hub, agent, 5)
+                await caught_up(client, start + 10)
+                await until(lambda: hub.publisher.dropped > 0, what="the breaker")
+                assert client.others[-1] == {"type": "degraded", "what": ["redis"]}  # and not back at once
+            finally:
+                redis.process.send_signal(signal.SIGCONT)
+            await until(lambda: client.others[-1] == {"type": "degraded", "what": []}, what="the all-clear")
+            await change(hub, agent, 5)
+            await caught_up(client, start + 15)
+            assert client.seqs == list(range(start + 1, start + 16))
             await client.leave()
     finally:
         redis.stop()
