@@ -75,36 +75,39 @@ async def tag(
 
 async def mark_read(db: Database, principal: Principal, *, conversation_id: UUID, conv_seq: int) -> None:
     """The caller has read the conversation up to ``conv_seq``. Received messages up to there become READ if
-    the caller
-    may write messages: the first 500 in this transaction, the rest in later ones. Raises NotFound."""
+    the caller may write messages, 500 a transaction; the position moves with them, so that a crash in between
+    leaves the rest unread and the next reading marks it. Raises NotFound."""
     if principal.user_id is None:
         raise InsufficientPermissions("Only a person can read a conversation")
     require(principal, "conversation_reads", "insert")
     marks = missing("messages", "update", principal.role, principal.permissions) is None
     try:
-        async with acting_as(db, principal) as conn:
-            position = await conn.fetchrow(q.read_position, conversation_id, conv_seq, principal.user_id)
-            if position is None:
-                raise NotFound("No such conversation", details={"conversation_id": str(conversation_id)})
-            await conn.execute(
-                q.save_read_position,
-                principal.user_id,
-                conversation_id,
-                position["conv_seq"],
-                position["inbound_count"],
-            )
-            after, upto = position["before"], position["conv_seq"]
-            marked = (
-                await conn.fetch(q.mark_inbound_read, conversation_id, after, upto, READ_CHUNK)
-                if marks
-                else []
-            )
-        while len(marked) == READ_CHUNK:
-            after = max(r["conv_seq"] for r in marked)
+        while True:
             async with acting_as(db, principal) as conn:
-                marked = await conn.fetch(q.mark_inbound_read, conversation_id, after, upto, READ_CHUNK)
+                if await _read_some(conn, principal.user_id, conversation_id, conv_seq, marks):
+                    return
     except asyncpg.PostgresError as e:
         raise from_database(e) or e from e
+
+
+async def _read_some(conn: Any, user_id: UUID, conversation_id: UUID, conv_seq: int, marks: bool) -> bool:
+    """One transaction's part of a reading; True when it is done."""
+    position = await conn.fetchrow(q.read_position, conversation_id, conv_seq, user_id)
+    if position is None:
+        raise NotFound("No such conversation", details={"conversation_id": str(conversation_id)})
+    marked: list[Any] = []
+    if marks:
+        marked = await conn.fetch(
+            q.mark_inbound_read, conversation_id, position["before"], position["conv_seq"], READ_CHUNK
+        )
+    done = len(marked) < READ_CHUNK
+    if not done:
+        reached = max(r["conv_seq"] for r in marked)
+        position = await conn.fetchrow(q.read_position, conversation_id, reached, user_id)
+    await conn.execute(
+        q.save_read_position, user_id, conversation_id, position["conv_seq"], position["inbound_count"]
+    )
+    return done
 
 
 async def exists(db: Database, principal: Principal, conversation_id: UUID) -> bool:
