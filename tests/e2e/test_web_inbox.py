@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -276,6 +279,66 @@ def test_single_keys_can_be_switched_off(desk: Desk) -> None:
     expect(dana).to_have_url(re.compile(r"/inbox/[0-9a-f-]{36}"))
     first = dana.get_by_test_id("conversation-row").first.get_attribute("data-conversation") or "?"
     expect(dana).to_have_url(re.compile(first))
+
+
+def test_a_whole_answer_by_keyboard_alone(desk: Desk, unique: str) -> None:
+    desk.product.says("omar", f"anybody there? {unique}")
+    dana = desk.agent("dana")
+    expect(dana.get_by_test_id("conversation-row").first).to_contain_text(unique)
+    dana.keyboard.press("j")
+    expect(bubble(dana, f"anybody there? {unique}")).to_be_visible()
+    dana.keyboard.press("r")
+    expect(composer(dana)).to_be_focused()
+    dana.keyboard.type(f"all of us {unique}")
+    dana.keyboard.press("Enter")
+    expect(bubble(dana, f"all of us {unique}")).to_be_visible()
+    expect(composer(dana)).to_be_focused()
+    dana.keyboard.press("Escape")
+    dana.keyboard.press("a")
+    dana.get_by_role("menuitem", name="Assign to me").wait_for()
+    dana.keyboard.press("ArrowDown")
+    dana.keyboard.press("Enter")
+    dana.get_by_role("menuitem").first.wait_for(state="detached")
+    # Opened from its own button, the menu gives the focus back to it.
+    button = dana.get_by_role("button", name=re.compile("^Assigned to .+ Change$"))
+    button.press("Enter")
+    dana.get_by_role("menuitem", name="Assign to me").wait_for()
+    dana.keyboard.press("Escape")
+    expect(button).to_be_focused()
+    dana.keyboard.press("e")
+    expect(dana.get_by_role("button", name="Reopen", exact=True)).to_be_visible()
+    dana.get_by_role("button", name="Undo").press("Enter")
+    expect(dana.get_by_role("button", name="Close", exact=True)).to_be_visible()
+
+
+def test_keys_and_their_curl_lines_work(desk: Desk, unique: str) -> None:
+    """What the API page offers to copy runs as it stands; a revoked key opens nothing."""
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here")
+    dana = desk.agent("dana", "/settings/api")
+    dana.get_by_label("New key").fill(f"program {unique}")
+    dana.get_by_role("button", name="Make a key").click()
+    expect(dana.get_by_text("Copy the key now. It is never shown again.")).to_be_visible()
+    lines = dana.get_by_role("group", name="Copy as curl").all_inner_texts()
+    lines = [line.replace("YOUR_PASSWORD", desk.product.password) for line in lines]
+    sign_in, conversations, events, insert = lines
+    insert = insert.replace("Hello from my program", f"by curl {unique}")
+
+    def run(*commands: str) -> object:
+        done = subprocess.run(
+            ["sh", "-c", "\n".join(commands)], capture_output=True, text=True, check=True, timeout=60
+        )
+        return json.loads(done.stdout)
+
+    assert isinstance(run(sign_in, conversations), list)
+    assert "events" in str(run(sign_in, events))
+    assert "conversation_id" in str(run(insert))
+    dana.get_by_role("button", name=f"Revoke program {unique}").click()
+    dana.get_by_role("dialog").get_by_role("button", name="Revoke", exact=True).click()
+    expect(dana.get_by_role("button", name=f"Revoke program {unique}")).to_have_count(0)
+    until(lambda: "INVALID_API_KEY" in str(run(insert)), "the refusal")
+    dana.goto(f"{desk.product.url}/inbox")
+    expect(dana.get_by_test_id("conversation-list")).to_contain_text(f"by curl {unique}")
 
 
 def test_narrow_screen_shows_one_pane(desk: Desk, unique: str) -> None:

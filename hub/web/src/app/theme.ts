@@ -51,6 +51,7 @@ export const theme = createTheme({
     Menu: Menu.extend({
       defaultProps: {
         shadow: "md", radius: "md", transitionProps: { duration: 90 }, withInitialFocusPlaceholder: false,
+        returnFocus: true,
       },
     }),
     Popover: Popover.extend({ defaultProps: { shadow: "md", radius: "md" } }),
