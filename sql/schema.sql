@@ -33,6 +33,16 @@ CREATE TYPE app.ingest_item AS (
 	source text
 );
 
+CREATE FUNCTION app.account_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ begin perform app.release_account(new.organization_id, new.id); return null; end $$;
+
+CREATE FUNCTION app.account_secret_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ begin perform app.release_account(new.organization_id, new.owner_id); return null; end $$;
+
 CREATE FUNCTION app.add_identities(org uuid, schemes text[], ids text[], new_schemes text[], new_ids text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1413,6 +1423,16 @@ CREATE FUNCTION app.record_message(item jsonb) RETURNS TABLE(id uuid, conversati
             case when inbound then 'customer' else 'api' end, case when item ->> 'status' = 'FAILED' then 'external' end)
     returning m.id, m.conversation_id, m.contact_id;
   end $$;
+
+CREATE FUNCTION app.release_account(org uuid, account uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    delete from app.account_holds h where h.organization_id = org and h.channel_account_id = account;
+    update app.outbox o set due_at = clock_timestamp()
+     where o.organization_id = org and o.channel_account_id = account and o.state = 'available' and o.due_at > clock_timestamp()
+       and not exists (select from public.messages m where m.organization_id = o.organization_id and m.id = o.message_id and m.send_at > clock_timestamp());
+  $$;
 
 CREATE FUNCTION app.report_account(org uuid, account uuid, new_health text, error text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -3456,6 +3476,8 @@ CREATE INDEX tasks_due_date_idx ON public.tasks USING btree (organization_id, du
 
 CREATE INDEX webhook_deliveries_created_at_idx ON public.webhook_deliveries USING btree (organization_id, created_at DESC);
 
+CREATE TRIGGER release AFTER INSERT OR UPDATE ON app.secrets FOR EACH ROW WHEN ((new.owner_table = 'channel_accounts'::text)) EXECUTE FUNCTION app.account_secret_changed();
+
 CREATE TRIGGER closed_at BEFORE INSERT OR UPDATE ON public.conversations FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.conversation_closed_at();
 
 CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.api_keys DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.emit();
@@ -3719,6 +3741,8 @@ CREATE TRIGGER place BEFORE INSERT ON public.messages FOR EACH ROW WHEN ((CURREN
 CREATE TRIGGER queue_again AFTER UPDATE OF status ON public.messages FOR EACH ROW WHEN (((new.status = 'PENDING'::text) AND (new.direction = 'OUTBOUND'::text) AND (old.status = 'FAILED'::text))) EXECUTE FUNCTION app.queue_message();
 
 CREATE TRIGGER queue_new AFTER INSERT ON public.messages FOR EACH ROW WHEN (((new.status = 'PENDING'::text) AND (new.direction = 'OUTBOUND'::text))) EXECUTE FUNCTION app.queue_message();
+
+CREATE TRIGGER release AFTER UPDATE OF settings, is_active ON public.channel_accounts FOR EACH ROW WHEN (((old.settings IS DISTINCT FROM new.settings) OR (old.is_active IS DISTINCT FROM new.is_active))) EXECUTE FUNCTION app.account_changed();
 
 CREATE TRIGGER route AFTER INSERT OR UPDATE ON public.channel_accounts FOR EACH ROW EXECUTE FUNCTION app.route_account();
 

@@ -325,6 +325,25 @@ async def test_O05_a_broken_token_stops_the_account_and_tells_its_owner_once(wor
         await until(lambda: world.conn.fetchval("select health = 'ok' from channel_accounts"))
 
 
+async def test_O05_a_new_token_is_tried_at_once_and_drains_the_queue(world: World) -> None:
+    place = {
+        "table": "channel_accounts",
+        "column": "access_token",
+        "organization_id": world.org.id,
+        "row_id": world.org.account_id,
+    }
+    change = "update app.secrets set ciphertext = $1"
+    await world.conn.execute(change, seal_secret(world.settings, "expired", **place))
+    ids = [await world.queue("one"), await world.queue("two"), await world.queue("three", to=OMAR)]
+    async with world.worker():
+        await until(lambda: held(world), what="the hold")
+        for id in (ids[0], ids[2]):
+            await until(lambda id=id: retried(world, id), what="the retry")  # type: ignore[misc]
+        await world.conn.execute(change, seal_secret(world.settings, "sandbox-token", **place))
+        for id in ids:
+            await world.status(id, "SENT", "DELIVERED", "READ")
+
+
 async def test_what_can_never_be_sent_fails_without_a_call(world: World) -> None:
     async with world.worker():
         too_long = await world.status(await world.queue("x" * 5000), "FAILED")
