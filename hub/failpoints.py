@@ -1,7 +1,8 @@
 """Places where tests make a process die, fail or hang: ``failpoint("send.after_response")``.
 
 HUB_FAILPOINTS is read once at import; without it the call is an empty function. Syntax, comma separated:
-``name=kill``, ``name=raise``, ``name=hang:5``, each with an optional ``@p`` (probability, ``@0.05``) or ``#n`` (only the n-th time).
+``name=kill``, ``name=raise``, ``name=hang:5``, each with an optional ``@p`` (probability, ``@0.05``) or
+``#n`` (only the n-th time).
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def parse(text: str) -> dict[str, _Armed]:
         match = _SPEC.fullmatch(part)
         if match is None:
             raise ValueError(
-                f"HUB_FAILPOINTS: cannot read {part!r}; write name=kill|raise|hang:seconds, with @probability or #nth"
+                f"HUB_FAILPOINTS: cannot read {part!r};"
+                " write name=kill|raise|hang:seconds, with @probability or #nth"
             )
         armed[match["name"]] = _Armed(
             match["action"], float(match["seconds"] or 1), float(match["p"] or 1), int(match["nth"] or 0)

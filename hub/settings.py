@@ -122,7 +122,8 @@ class _Reader:
         value = self.text(name, default)
         if value is None:
             raise BadSettings(
-                f"{name} is not set; give a {schemes[0]}:// address, or start with `hub run`, which brings its own."
+                f"{name} is not set; give a {schemes[0]}:// address,"
+                " or start with `hub run`, which brings its own."
             )
         try:
             parts = urlsplit(value)
@@ -158,7 +159,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     log = r.text("HUB_LOG", "")
     if log not in ("", "json", "text"):
         raise BadSettings(f"HUB_LOG is {log!r}; write json or text.")
-    shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     return Settings(
         database_url=r.url("DATABASE_URL", ("postgresql", "postgres")),
         redis_url=r.url("REDIS_URL", ("redis", "rediss", "unix")),

@@ -1,4 +1,5 @@
-"""Servers and databases for every test: real PostgreSQL and Valkey, one of each a test process, thrown away afterwards."""
+"""Servers and databases for every test: real PostgreSQL and Valkey, one of each a test process, thrown away
+afterwards."""
 
 from __future__ import annotations
 

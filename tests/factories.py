@@ -1,4 +1,5 @@
-"""Rows for tests. Each function says the state it reaches: ``await make_conversation(conn, org, closed=True)``.
+"""Rows for tests. Each function says the state it reaches:
+``await make_conversation(conn, org, closed=True)``.
 
 All take the superuser's connection: arranging is not what a test is about.
 """
@@ -63,7 +64,8 @@ async def make_org(conn: asyncpg.Connection, name: str | None = None) -> Org:
     org = await conn.fetchval("insert into organizations (name) values ($1) returning id", name or f"Org {n}")
     phone_number_id = f"1099{n:05d}{uuid4().int % 10**6:06d}"
     account = await conn.fetchval(
-        "insert into channel_accounts (organization_id, name, type, settings) values ($1, $2, 'WHATSAPP_CLOUD', $3) returning id",
+        "insert into channel_accounts (organization_id, name, type, settings)"
+        " values ($1, $2, 'WHATSAPP_CLOUD', $3) returning id",
         org,
         "WhatsApp",
         orjson.dumps({"phone_number_id": phone_number_id, "waba_id": f"2{n:08d}"}).decode(),
@@ -78,7 +80,8 @@ async def make_member(
     n = next(_numbers)
     email = f"user{n}@example.test"
     user = await conn.fetchval(
-        "insert into auth.users (email, encrypted_password, email_confirmed_at) values ($1, $2, now()) returning id",
+        "insert into auth.users (email, encrypted_password, email_confirmed_at)"
+        " values ($1, $2, now()) returning id",
         email,
         password_hash,
     )
@@ -187,7 +190,8 @@ async def until(
     timeout_s: float = 10.0,
     what: str = "the fact",
 ) -> Any:
-    """Wait for a fact and return it. Raises TimeoutError naming it; nothing is asserted about how long it takes."""
+    """Wait for a fact and return it. Raises TimeoutError naming it; nothing is asserted about how long it
+    takes."""
     deadline = time.monotonic() + timeout_s
     while True:
         value = predicate()

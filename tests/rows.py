@@ -24,8 +24,8 @@ class Filled:
         return key
 
 
-#: What each table needs beyond organization_id; a value that is a function is given what was filled before it.
-#: In an order in which references exist.
+#: What each table needs beyond organization_id; a value that is a function is given what was filled before
+#: it. In an order in which references exist.
 ROWS: dict[str, dict[str, Any]] = {
     "teams": {"name": "Sales"},
     "team_members": {"team_id": lambda f: f.id("teams"), "user_id": lambda f: f.owner.id},
@@ -35,13 +35,24 @@ ROWS: dict[str, dict[str, Any]] = {
     "audit_log": {"actor_kind": "user", "action": "test"},
     "companies": {"name": "Acme"},
     "contacts": {"first_name": "Mona"},
-    "contact_identities": {"contact_id": lambda f: f.id("contacts"), "scheme": "wa_id", "value": "201001383533"},
+    "contact_identities": {
+        "contact_id": lambda f: f.id("contacts"), "scheme": "wa_id", "value": "201001383533",
+    },
     "business_hours": {"name": "Office"},
     "sla_policies": {"name": "Fast"},
-    "conversations": {"contact_id": lambda f: f.id("contacts"), "channel_account_id": lambda f: f.org.account_id},
-    "messages": {"conversation_id": lambda f: f.id("conversations"), "direction": "OUTBOUND", "content": "Hi", "status": "SENT"},
-    "conversation_reads": {"user_id": lambda f: f.owner.id, "conversation_id": lambda f: f.id("conversations")},
-    "drafts": {"user_id": lambda f: f.owner.id, "conversation_id": lambda f: f.id("conversations"), "content": "…"},
+    "conversations": {
+        "contact_id": lambda f: f.id("contacts"), "channel_account_id": lambda f: f.org.account_id,
+    },
+    "messages": {
+        "conversation_id": lambda f: f.id("conversations"), "direction": "OUTBOUND", "content": "Hi",
+        "status": "SENT",
+    },
+    "conversation_reads": {
+        "user_id": lambda f: f.owner.id, "conversation_id": lambda f: f.id("conversations"),
+    },
+    "drafts": {
+        "user_id": lambda f: f.owner.id, "conversation_id": lambda f: f.id("conversations"), "content": "…",
+    },
     "media_files": {"message_id": lambda f: f.id("messages")},
     "suppressions": {"scheme": "wa_id", "value": "1"},
     "pipelines": {"name": "Sales"},
@@ -53,20 +64,28 @@ ROWS: dict[str, dict[str, Any]] = {
     "templates": {"name": "welcome"},
     "bot_flows": {"name": "Flow"},
     "flow_versions": {"flow_id": lambda f: f.id("bot_flows"), "number": 1, "nodes": [], "edges": []},
-    "bot_sessions": {"flow_id": lambda f: f.id("bot_flows"), "flow_version_id": lambda f: f.id("flow_versions")},
+    "bot_sessions": {
+        "flow_id": lambda f: f.id("bot_flows"), "flow_version_id": lambda f: f.id("flow_versions"),
+    },
     "bot_session_steps": {"session_id": lambda f: f.id("bot_sessions"), "step": 1, "node_id": "n1"},
     "automation_rules": {"name": "Rule", "trigger_type": "message.received"},
     "automation_rule_versions": {
-        "rule_id": lambda f: f.id("automation_rules"), "number": 1, "trigger_event": "message.received", "conditions": [], "actions": [],
+        "rule_id": lambda f: f.id("automation_rules"), "number": 1, "trigger_event": "message.received",
+        "conditions": [], "actions": [],
     },
     "automation_runs": {
-        "rule_id": lambda f: f.id("automation_rules"), "rule_version_id": lambda f: f.id("automation_rule_versions"),
+        "rule_id": lambda f: f.id("automation_rules"),
+        "rule_version_id": lambda f: f.id("automation_rule_versions"),
         "event_seq": 1, "action_index": 0, "outcome": "done",
     },
     "campaigns": {"name": "Launch", "type": "SMS"},
-    "campaign_recipients": {"campaign_id": lambda f: f.id("campaigns"), "position": 1, "contact_id": lambda f: f.id("contacts")},
+    "campaign_recipients": {
+        "campaign_id": lambda f: f.id("campaigns"), "position": 1, "contact_id": lambda f: f.id("contacts"),
+    },
     "webhooks": {"url": "https://example.test/hook"},
-    "webhook_deliveries": {"webhook_id": lambda f: f.id("webhooks"), "event_seq": 1, "event_name": "contact.created"},
+    "webhook_deliveries": {
+        "webhook_id": lambda f: f.id("webhooks"), "event_seq": 1, "event_name": "contact.created",
+    },
     "custom_field_definitions": {"entity": "contact", "key": "size", "label": "Size", "field_type": "text"},
     "saved_views": {"entity": "contact", "name": "Mine"},
     "imports": {"entity": "contact"},

@@ -1,4 +1,5 @@
-"""`hub bench fanout`: committed events → frames at 1,000 sessions, in one organization and in a hundred; memory of idle sessions."""
+"""`hub bench fanout`: committed events → frames at 1,000 sessions, in one organization and in a hundred;
+memory of idle sessions."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ async def make_tokens(s: Stage, orgs: list[BenchOrg], sessions: int) -> list[str
             )
             columns = ", ".join(PERMISSIONS)
             await conn.execute(
-                f"insert into memberships (organization_id, user_id, role, {columns}) values ($1, $2, 'ADMIN', true, true, true, true, true, true)",
+                f"insert into memberships (organization_id, user_id, role, {columns})"
+                " values ($1, $2, 'ADMIN', true, true, true, true, true, true)",
                 org.id,
                 user,
             )
@@ -94,9 +96,12 @@ async def write(s: Stage, orgs: list[BenchOrg], messages: int, batch: int = 50) 
     for start in range(0, messages, batch):
         items: list[dict[str, Any]] = [
             {
-                "n": n, "organization_id": str(orgs[(start + n) % len(orgs)].id), "channel_account_id": str(orgs[(start + n) % len(orgs)].account_id),
-                "dedupe_key": uuid4().hex, "schemes": ["wa_id"], "ids": [f"2099{n:07d}"], "name": "Mona Hassan", "direction": "INBOUND",
-                "content": "A message of the benchmark, about as long as people write.", "message_type": "text", "metadata": {},
+                "n": n, "organization_id": str(orgs[(start + n) % len(orgs)].id),
+                "channel_account_id": str(orgs[(start + n) % len(orgs)].account_id),
+                "dedupe_key": uuid4().hex, "schemes": ["wa_id"], "ids": [f"2099{n:07d}"],
+                "name": "Mona Hassan", "direction": "INBOUND",
+                "content": "A message of the benchmark, about as long as people write.",
+                "message_type": "text", "metadata": {},
                 "occurred_at": "2026-01-01T00:00:00Z", "reply_to": None, "source": "customer",
             }
             for n in range(batch)
@@ -116,7 +121,8 @@ async def write(s: Stage, orgs: list[BenchOrg], messages: int, batch: int = 50) 
 def run(rounds: int = 2, messages: int = 1000) -> None:
     """Print frames a second, server CPU a frame, lost frames, and memory a session."""
     print(
-        f"{'round':>5} {'orgs':>5} {'events':>7} {'frames/s':>10} {'CPU µs/frame':>12} {'missing':>8} {'KB/session':>10} {'client CPU':>10}"
+        f"{'round':>5} {'orgs':>5} {'events':>7} {'frames/s':>10} {'CPU µs/frame':>12}"
+        f" {'missing':>8} {'KB/session':>10} {'client CPU':>10}"
     )
     for organizations in (1, 100):
         with stage(organizations) as s:
@@ -135,8 +141,10 @@ def run(rounds: int = 2, messages: int = 1000) -> None:
                 took = end["at"] - began
                 frames = end["frames"] - start["frames"]
                 print(
-                    f"{n:>5} {organizations:>5} {events:>7} {frames / took:>10,.0f} {(cpu_s(hub) - cpu) / max(frames, 1) * 1e6:>12.2f}"
-                    f" {expected - frames:>8} {each_kb:>10.1f} {(end['cpu_s'] - start['cpu_s']) / took:>10.0%}",
+                    f"{n:>5} {organizations:>5} {events:>7} {frames / took:>10,.0f}"
+                    f" {(cpu_s(hub) - cpu) / max(frames, 1) * 1e6:>12.2f}"
+                    f" {expected - frames:>8} {each_kb:>10.1f}"
+                    f" {(end['cpu_s'] - start['cpu_s']) / took:>10.0%}",
                     flush=True,
                 )
             client.close()

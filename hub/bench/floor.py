@@ -1,4 +1,5 @@
-"""The floor of the ingest benchmark: a bare aiohttp server that reads, checks the HMAC, decodes with msgspec and answers 200."""
+"""The floor of the ingest benchmark: a bare aiohttp server that reads, checks the HMAC, decodes with msgspec
+and answers 200."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A closed-loop HTTP load client: N keep-alive connections, each sends the next ready-made request when the last one is answered.
+"""A closed-loop HTTP load client: N keep-alive connections, each sends the next ready-made request when the
+last one is answered.
 
-Requests are built before the clock starts, so the client costs little beside the server. Run as a process of its own:
-``python -m hub.bench.http_load`` reads one JSON job from standard input and prints one JSON result.
+Requests are built before the clock starts, so the client costs little beside the server. Run as a process of
+its own: ``python -m hub.bench.http_load`` reads one JSON job from standard input and prints one JSON result.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def whatsapp_requests(job: dict[str, Any]) -> list[bytes]:
     for n in range(job["count"]):
         sender = f"20{job['prefix']:03d}{n % senders:07d}"
         message = {
-            "from": sender, "id": f"wamid.{job['prefix']}.{n}", "timestamp": str(int(time.time())), "type": "text",
+            "from": sender, "id": f"wamid.{job['prefix']}.{n}",
+            "timestamp": str(int(time.time())), "type": "text",
             "text": {"body": f"Message number {n} of the benchmark, about as long as people write."},
         }  # fmt: skip
         value = {
@@ -89,7 +91,8 @@ def whatsapp_requests(job: dict[str, Any]) -> list[bytes]:
         ).encode()
         signature = hmac.new(secret, body, hashlib.sha256).hexdigest()
         out.append(
-            f"POST {job['path']} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"POST {job['path']} HTTP/1.1\r\nHost: bench\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             f"X-Hub-Signature-256: sha256={signature}\r\n\r\n".encode()
             + body
         )

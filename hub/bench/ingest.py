@@ -1,4 +1,5 @@
-"""`hub bench ingest`: webhook → commit → 200, beside the HTTP work floor (read, HMAC, decode, 200) on bare aiohttp."""
+"""`hub bench ingest`: webhook → commit → 200, beside the HTTP work floor (read, HMAC, decode, 200) on bare
+aiohttp."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ def load(
     port: int, numbers: list[str], connections: int, seconds: float, senders: int, prefix: int
 ) -> dict[str, Any]:
     job = {
-        "port": port, "path": PATH, "secret": APP_SECRET, "numbers": numbers, "connections": connections, "seconds": seconds,
-        "senders": senders, "count": int(15_000 * seconds), "prefix": prefix,
+        "port": port, "path": PATH, "secret": APP_SECRET, "numbers": numbers,
+        "connections": connections, "seconds": seconds, "senders": senders,
+        "count": int(15_000 * seconds), "prefix": prefix,
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-P", "-m", "hub.bench.http_load"],
@@ -48,7 +50,8 @@ def run(
         numbers = [o.phone_number_id for o in s.orgs]
         load(port, numbers, 16, 2, 500, 99)  # warm caches, plans and the senders
         print(
-            f"{'round':>5} {'conns':>5} {'floor/s':>9} {'hub/s':>9} {'ratio':>6} {'p50 ms':>8} {'p99 ms':>8} {'hub µs':>7} {'PG µs':>7} {'client':>7}"
+            f"{'round':>5} {'conns':>5} {'floor/s':>9} {'hub/s':>9} {'ratio':>6}"
+            f" {'p50 ms':>8} {'p99 ms':>8} {'hub µs':>7} {'PG µs':>7} {'client':>7}"
         )
         for n in range(1, rounds + 1):
             for c in connections:
@@ -59,8 +62,9 @@ def run(
                 assert set(got["statuses"]) == {"200"}, got["statuses"]
                 each = 1e6 / got["requests"]
                 print(
-                    f"{n:>5} {c:>5} {bare['rate']:>9,.0f} {got['rate']:>9,.0f} {got['rate'] / bare['rate']:>6.2f} {got['p50_ms']:>8.1f}"
-                    f" {got['p99_ms']:>8.1f} {hub_cpu * each:>7.0f} {pg_cpu * each:>7.0f} {got['cpu_share']:>6.0%}",
+                    f"{n:>5} {c:>5} {bare['rate']:>9,.0f} {got['rate']:>9,.0f}"
+                    f" {got['rate'] / bare['rate']:>6.2f} {got['p50_ms']:>8.1f} {got['p99_ms']:>8.1f}"
+                    f" {hub_cpu * each:>7.0f} {pg_cpu * each:>7.0f} {got['cpu_share']:>6.0%}",
                     flush=True,
                 )
 

@@ -1,4 +1,5 @@
-"""A stage to measure on: throw-away PostgreSQL and Valkey with durability on, organizations, and hub processes."""
+"""A stage to measure on: throw-away PostgreSQL and Valkey with durability on, organizations, and hub
+processes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""A websocket load client that only counts: raw sockets, frames told apart by their headers, nothing decoded but the first.
+"""A websocket load client that only counts: raw sockets, frames told apart by their headers, nothing decoded
+but the first.
 
-A process of its own: ``python -m hub.bench.ws_load`` reads a JSON job from its first input line and then commands:
-``count`` prints {"frames", "bytes", "cpu_s"}; ``quit`` ends it. It prints {"ready": sessions} once every session was welcomed.
+A process of its own: ``python -m hub.bench.ws_load`` reads a JSON job from its first input line and then
+commands: ``count`` prints {"frames", "bytes", "cpu_s"}; ``quit`` ends it. It prints {"ready": sessions} once
+every session was welcomed.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class _Session(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         key = base64.b64encode(os.urandom(16)).decode()
         self.transport.write(
-            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{self.load.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{self.load.port}\r\n"
+            f"Upgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
 
@@ -64,7 +67,9 @@ class _Session(asyncio.Protocol):
             if end - at < header + size:
                 break
             if view[at] & 15 == 8:
-                raise RuntimeError(f"The hub closed a session: {int.from_bytes(view[at + 2 : at + 4], 'big')}")
+                raise RuntimeError(
+                    f"The hub closed a session: {int.from_bytes(view[at + 2 : at + 4], 'big')}"
+                )
             if view[at] & 15 == 9:
                 self.transport.write(b"\x8a\x80" + os.urandom(4))
             elif not self.welcomed:

@@ -40,7 +40,8 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Customer(msgspec.Struct, frozen=True, kw_only=True):
-    """A contact with its conversation. ``wa_id``/``bsuid`` are those of the sandbox's personas where they match."""
+    """A contact with its conversation. ``wa_id``/``bsuid`` are those of the sandbox's personas where they
+    match."""
 
     key: str
     first_name: str
@@ -72,8 +73,10 @@ COMPANIES = (
 CUSTOMERS = (
     Customer(
         key="layla", first_name="ليلى", last_name="حسن", wa_id="201001383533", bsuid="EG.20010013835330",
-        emails=("layla.hassan@example.com",), tags=("vip", "customer"), city="القاهرة", country="EG", language="ar",
-        custom_fields={"preferred_branch": "المعادي"}, assignee="yara", conversation_tags=("delivery",), priority="HIGH",
+        emails=("layla.hassan@example.com",), tags=("vip", "customer"),
+        city="القاهرة", country="EG", language="ar",
+        custom_fields={"preferred_branch": "المعادي"}, assignee="yara",
+        conversation_tags=("delivery",), priority="HIGH",
         lines=(
             Line(2890, None, "السلام عليكم، عايزة أسأل عن كنبة «النيل» الزاوية"),
             Line(2884, "yara", "وعليكم السلام أستاذة ليلى 🌷 متوفرة بثلاث ألوان: بيج، كحلي، وزيتي"),
@@ -87,12 +90,16 @@ CUSTOMERS = (
     Customer(
         key="omar", first_name="Omar", last_name="Farouk", wa_id="201112223344", bsuid="EG.20111222334455",
         emails=("omar.farouk@deltacontracting.example",), tags=("b2b",), city="Alexandria", country="EG",
-        company="Delta Contracting", job_title="Procurement manager", assignee="dana", conversation_tags=("quote",),
+        company="Delta Contracting", job_title="Procurement manager", assignee="dana",
+        conversation_tags=("quote",),
         lines=(
-            Line(320, None, "Hi, we are furnishing 24 apartments in New Alamein. Can you quote for sofas and dining sets?"),
-            Line(311, "dana", "Hello Omar! Gladly. I'll send a quote for 24 × Nile corner sofa and 24 × Siwa dining set today."),
+            Line(320, None, "Hi, we are furnishing 24 apartments in New Alamein."
+                 " Can you quote for sofas and dining sets?"),
+            Line(311, "dana", "Hello Omar! Gladly. I'll send a quote for 24 × Nile corner sofa"
+                 " and 24 × Siwa dining set today."),
             Line(305, None, "Great. We need delivery before the end of January."),
-            Line(64, "dana", "Quote sent to your e-mail: 1,920,000 EGP including delivery and assembly.", "DELIVERED"),
+            Line(64, "dana", "Quote sent to your e-mail: 1,920,000 EGP including delivery and assembly.",
+                 "DELIVERED"),
         ),
     ),
     Customer(
@@ -105,10 +112,12 @@ CUSTOMERS = (
     Customer(
         key="james", first_name="James", last_name="Carter", wa_id="447700900123", bsuid="GB.44770090012390",
         emails=("james@carterandsons.example",), tags=("b2b", "export"), city="London", country="GB",
-        company="Carter & Sons", job_title="Interior designer", assignee="adam", conversation_tags=("export",),
+        company="Carter & Sons", job_title="Interior designer", assignee="adam",
+        conversation_tags=("export",),
         lines=(
             Line(1500, None, "Do you ship the Luxor side table to the UK?"),
-            Line(1482, "adam", "We do, James: about 12 days by sea, customs paperwork included.", "DELIVERED"),
+            Line(1482, "adam", "We do, James: about 12 days by sea, customs paperwork included.",
+                 "DELIVERED"),
             Line(1470, None, "Lovely. Two in walnut please. What do you need from me?"),
             Line(1466, "adam", "Just a delivery address and a VAT number.", "DELIVERED"),
         ),
@@ -125,25 +134,30 @@ CUSTOMERS = (
     ),
     Customer(
         key="sami", first_name="Sami", last_name="Haddad", wa_id="962790000456", bsuid="JO.96279000045671",
-        emails=("sami@cedarhotels.example",), tags=("b2b", "vip"), city="Amman", country="JO", company="Cedar Hotels",
-        job_title="Head of purchasing", assignee="karim", conversation_tags=("contract",),
+        emails=("sami@cedarhotels.example",), tags=("b2b", "vip"), city="Amman", country="JO",
+        company="Cedar Hotels", job_title="Head of purchasing", assignee="karim",
+        conversation_tags=("contract",),
         lines=(
             Line(700, None, "We renew the lobby furniture every March. Who handles framework contracts?"),
             Line(690, "karim", "That would be me, Sami. Can we talk on Thursday?", "SENT"),
         ),
     ),
     Customer(
-        key="huda", first_name="هدى", last_name="منصور", wa_id="201223456789", tags=("lead",), city="الجيزة", country="EG",
-        language="ar", opt_in=None,
+        key="huda", first_name="هدى", last_name="منصور", wa_id="201223456789",
+        tags=("lead",), city="الجيزة", country="EG", language="ar", opt_in=None,
         lines=(Line(38, None, "مواعيد فرع الشيخ زايد إيه لو سمحتوا؟"),),
     ),
     Customer(
-        key="peter", first_name="Peter", last_name="Novak", wa_id="420777123456", tags=("lead",), city="Prague", country="CZ",
-        lines=(Line(210, None, "Is the Aswan armchair available in leather?"), Line(205, None, "And what would shipping to Prague cost?")),
+        key="peter", first_name="Peter", last_name="Novak", wa_id="420777123456",
+        tags=("lead",), city="Prague", country="CZ",
+        lines=(
+            Line(210, None, "Is the Aswan armchair available in leather?"),
+            Line(205, None, "And what would shipping to Prague cost?"),
+        ),
     ),
     Customer(
-        key="salma", first_name="Salma", last_name="Ezzat", wa_id="201009998877", tags=("customer",), city="Cairo", country="EG",
-        assignee="adam", closed=True,
+        key="salma", first_name="Salma", last_name="Ezzat", wa_id="201009998877",
+        tags=("customer",), city="Cairo", country="EG", assignee="adam", closed=True,
         lines=(
             Line(7300, None, "Thanks, the bookshelf looks wonderful!"),
             Line(7290, "adam", "So glad to hear it, Salma! A photo for our page would make our day 😊"),

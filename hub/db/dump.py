@@ -1,5 +1,7 @@
-"""sql/schema.sql: what a migrated database looks like, for people to read first. ``python -m hub.db.dump`` writes it;
-a test keeps it fresh."""
+"""sql/schema.sql: what a migrated database looks like, for people to read first.
+
+``python -m hub.db.dump`` writes it; a test keeps it fresh.
+"""
 
 from __future__ import annotations
 

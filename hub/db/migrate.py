@@ -23,7 +23,9 @@ do $$
 declare
   r text;
 begin
-  foreach r in array array['hub_owner', 'hub_writer', 'anon', 'authenticated', 'service_role', 'hub_runtime'] loop
+  foreach r in array
+    array['hub_owner', 'hub_writer', 'anon', 'authenticated', 'service_role', 'hub_runtime']
+  loop
     begin
       if not exists (select from pg_roles where rolname = r) then
         execute format('create role %I nologin noinherit', r);
@@ -132,7 +134,8 @@ async def _apply(conn: asyncpg.Connection, dry_run: bool) -> MigrationReport:
     unknown = sorted(set(done) - {f.name for f in files})
     if unknown:
         raise SchemaError(
-            f"The database knows migrations that this version does not: {', '.join(unknown)}. Run a newer version."
+            f"The database knows migrations that this version does not: {', '.join(unknown)}."
+            " Run a newer version."
         )
     for path in files:
         digest = _digest([path])
@@ -173,6 +176,7 @@ async def _apply(conn: asyncpg.Connection, dry_run: bool) -> MigrationReport:
 
 
 async def check_schema(conn: asyncpg.Connection) -> list[str]:
-    """Migrations of this version that the database lacks; empty when it is ready (boot gate, guarantees G7)."""
+    """Migrations of this version that the database lacks; empty when it is ready (boot gate, guarantees
+    G7)."""
     done = {r["name"] for r in await conn.fetch("select name from app.schema_version()")}
     return [f.name for f in migration_files() if f.name not in done]

@@ -24,7 +24,8 @@ STATEMENT_TIMEOUT: dict[Purpose, str] = {
     "admin": "30s",
 }
 ACQUIRE_TIMEOUT_S = 2.0
-#: A connection that does not answer (half-open, black hole) is given up after this, whatever the server thinks.
+#: A connection that does not answer (half-open, black hole) is given up after this, whatever the server
+#: thinks.
 COMMAND_TIMEOUT_S: dict[Purpose, float] = {
     "ingest": 4.5,
     "api": 6.0,
@@ -130,8 +131,9 @@ class Database:
 
 
 async def _reset(conn: asyncpg.Connection[asyncpg.Record]) -> None:
-    """What a connection needs before its next user: nothing, since every setting of ours is transaction-local.
-    (asyncpg's own reset costs a round trip.) A transaction left open is a bug or a cancelled request: end it."""
+    """What a connection needs before its next user: nothing, since every setting of ours is
+    transaction-local. (asyncpg's own reset costs a round trip.) A transaction left open is a bug or a
+    cancelled request: end it."""
     if conn.is_in_transaction():
         await conn.execute("rollback")
 
@@ -141,7 +143,8 @@ async def _release(pool: asyncpg.Pool[asyncpg.Record], conn: Any) -> None:
 
 
 def quote_literal(text: str) -> str:
-    """A string constant for standard_conforming_strings=on, which every server we accept has. Raises ValueError on U+0000."""
+    """A string constant for standard_conforming_strings=on, which every server we accept has.
+    Raises ValueError on U+0000."""
     if "\x00" in text:
         raise ValueError("U+0000 cannot be part of a statement")
     return "'" + text.replace("'", "''") + "'"

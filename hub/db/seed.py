@@ -1,8 +1,8 @@
 """`hub seed`: the keys a new instance needs, and in demo mode a lively organization. Safe to repeat.
 
-What people need to get in (keys, the demo's sign-in) is written to ``keys.json`` in the data folder, readable by its
-owner only; the database holds hashes. Rows are written as hub_owner; conversations and messages as hub_writer, whose
-rows may carry times of the past.
+What people need to get in (keys, the demo's sign-in) is written to ``keys.json`` in the data folder, readable
+by its owner only; the database holds hashes. Rows are written as hub_owner; conversations and messages as
+hub_writer, whose rows may carry times of the past.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ DEMO_ACCESS_TOKEN = "sandbox-token"
 
 
 class Keys(msgspec.Struct, kw_only=True):
-    """keys.json. ``organization_key`` and ``owner`` are the demo's; the password is kept in demo mode alone."""
+    """keys.json. ``organization_key`` and ``owner`` are the demo's; the password is kept in demo mode
+    alone."""
 
     anon_key: str
     service_role_key: str
@@ -192,8 +193,9 @@ class _Demo:
         began = self._at(max(line.minutes_ago for line in c.lines))
         phones = [f"+{c.wa_id}"] if c.wa_id else []
         contact = await self.conn.fetchval(
-            q.seed_contact, self.org, c.first_name, c.last_name or None, phones, list(c.emails), list(c.tags), _json(c.custom_fields),
-            c.opt_in, self.companies.get(c.company or ""), self.members.get(c.assignee or ""), c.job_title, c.city, c.country, c.language, began,
+            q.seed_contact, self.org, c.first_name, c.last_name or None, phones, list(c.emails), list(c.tags),
+            _json(c.custom_fields), c.opt_in, self.companies.get(c.company or ""),
+            self.members.get(c.assignee or ""), c.job_title, c.city, c.country, c.language, began,
         )  # fmt: skip
         self.contacts[c.key] = contact
         shown = f"{c.first_name} {c.last_name}".strip()
@@ -222,8 +224,9 @@ class _Demo:
             inbound = line.by is None
             status = ("RECEIVED" if line in unread else "READ") if inbound else line.status
             await self.conn.execute(
-                q.seed_message, self.org, conversation, contact, n, self.account, "INBOUND" if inbound else "OUTBOUND", line.text, status,
-                self.members.get(line.by or ""), "customer" if inbound else "agent", self._at(line.minutes_ago),
+                q.seed_message, self.org, conversation, contact, n, self.account,
+                "INBOUND" if inbound else "OUTBOUND", line.text, status, self.members.get(line.by or ""),
+                "customer" if inbound else "agent", self._at(line.minutes_ago),
             )  # fmt: skip
         await self.conn.execute(q.seed_conversation_summary, self.org, conversation)
         return conversation

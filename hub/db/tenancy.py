@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 import msgspec
 
-from hub.domain.principal import Principal
 from hub.db.pool import Database, Purpose, quote_literal
+from hub.domain.principal import Principal
 from hub.errors import Unavailable
 
 _encode = msgspec.json.Encoder(uuid_format="canonical").encode

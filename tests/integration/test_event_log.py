@@ -40,7 +40,8 @@ async def head(conn: asyncpg.Connection, org: Org) -> int:
 async def test_S06_a_cursor_misses_nothing_while_older_transactions_are_open(
     servers: Servers, superuser: asyncpg.Connection, org: Org
 ) -> None:
-    """Two open transactions: the one that began first commits last, and its event still comes after the cursor."""
+    """Two open transactions: the one that began first commits last, and its event still comes after the
+    cursor."""
     first, second = [await asyncpg.connect(servers.migrate_url) for _ in range(2)]
     try:
         await first.execute("begin")
@@ -49,7 +50,8 @@ async def test_S06_a_cursor_misses_nothing_while_older_transactions_are_open(
         cursor = await head(superuser, org)
         await first.execute("commit")
         late = await superuser.fetch(
-            "select payload -> 'row' ->> 'title' as title from app.events where organization_id = $1 and seq > $2",
+            "select payload -> 'row' ->> 'title' as title from app.events"
+            " where organization_id = $1 and seq > $2",
             org.id,
             cursor,
         )
@@ -142,7 +144,8 @@ async def test_every_event_table_writes_one_event_a_change(superuser: asyncpg.Co
     expected = {
         r["relname"]
         for r in await superuser.fetch(
-            "select c.relname from pg_trigger t join pg_class c on c.oid = t.tgrelid where t.tgname = 'emit' and c.relname <> 'organizations'"
+            "select c.relname from pg_trigger t join pg_class c on c.oid = t.tgrelid"
+            " where t.tgname = 'emit' and c.relname <> 'organizations'"
         )
     }
     assert logged - {"organizations"} == expected
@@ -193,13 +196,20 @@ async def test_document_names_of_conversations_contacts_deals_and_tasks(
         "insert into tasks (organization_id, title) values ($1, 'T') returning id", org.id
     )
     changes: list[tuple[str, list[Any], list[str]]] = [
-        ("update conversations set assignee_id = $2 where id = $1", [conv, member.id], ["conversation.assigned"]),
-        ("update conversations set status = 'CLOSED' where id = $1", [conv], ["conversation.status.changed"]),
-        ("update contacts set assignee_id = $2 where id = $1", [contact, member.id], ["contact.updated", "contact.assigned"]),
-        ("update deals set stage = 'qualified' where id = $1", [deal], ["deal.updated", "deal.stage.changed"]),
-        ("update deals set owner_id = $2 where id = $1", [deal, member.id], ["deal.updated", "deal.assigned"]),
-        ("update tasks set completed = true where id = $1", [task], ["task.updated", "task.completed"]),
-        ("update tasks set assignee_id = $2 where id = $1", [task, member.id], ["task.updated", "task.assigned"]),
+        ("update conversations set assignee_id = $2 where id = $1", [conv, member.id],
+         ["conversation.assigned"]),
+        ("update conversations set status = 'CLOSED' where id = $1", [conv],
+         ["conversation.status.changed"]),
+        ("update contacts set assignee_id = $2 where id = $1", [contact, member.id],
+         ["contact.updated", "contact.assigned"]),
+        ("update deals set stage = 'qualified' where id = $1", [deal],
+         ["deal.updated", "deal.stage.changed"]),
+        ("update deals set owner_id = $2 where id = $1", [deal, member.id],
+         ["deal.updated", "deal.assigned"]),
+        ("update tasks set completed = true where id = $1", [task],
+         ["task.updated", "task.completed"]),
+        ("update tasks set assignee_id = $2 where id = $1", [task, member.id],
+         ["task.updated", "task.assigned"]),
     ]  # fmt: skip
     for statement, args, expected in changes:
         at = await head(superuser, org)

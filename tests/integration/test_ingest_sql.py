@@ -36,11 +36,14 @@ async def test_HOOK_09_a_strangers_message_makes_contact_conversation_message_an
     assert events[-1]["event"]["names"] == ["message.received"]
     assert events[-1]["event"]["payload"]["row"]["content"] == "سلام"
     row = await superuser.fetchrow(
-        "select m.status, m.conv_seq, c.status as conversation, c.inbound_count, c.last_message_preview, p.first_name, p.last_name, p.phones"
-        " from messages m join conversations c on c.id = m.conversation_id join contacts p on p.id = m.contact_id"
+        "select m.status, m.conv_seq, c.status as conversation, c.inbound_count, c.last_message_preview,"
+        " p.first_name, p.last_name, p.phones"
+        " from messages m join conversations c on c.id = m.conversation_id"
+        " join contacts p on p.id = m.contact_id"
     )
     assert dict(row) == {
-        "status": "RECEIVED", "conv_seq": 1, "conversation": "OPEN", "inbound_count": 1, "last_message_preview": "سلام",
+        "status": "RECEIVED", "conv_seq": 1, "conversation": "OPEN",
+        "inbound_count": 1, "last_message_preview": "سلام",
         "first_name": "Mona", "last_name": "Hassan", "phones": ["+201001383533"],
     }  # fmt: skip
 
@@ -69,8 +72,10 @@ async def test_I03_ten_parallel_batches_of_one_new_sender_make_one_of_each(
 
     await asyncio.gather(*(deliver(n % 10) for n in range(20)))
     counts = await superuser.fetchrow(
-        "select (select count(*) from contacts) as contacts, (select count(*) from contact_identities) as identities,"
-        " (select count(*) from conversations) as conversations, (select count(*) from messages) as messages,"
+        "select (select count(*) from contacts) as contacts,"
+        " (select count(*) from contact_identities) as identities,"
+        " (select count(*) from conversations) as conversations,"
+        " (select count(*) from messages) as messages,"
         " (select array_agg(conv_seq order by conv_seq) from messages) as seqs"
     )
     assert tuple(counts) == (1, 1, 1, 10, list(range(1, 11)))
@@ -145,7 +150,9 @@ async def test_2_1b_a_batch_writes_the_same_events_as_the_trigger_would(
     [batch] = [e["event"] for e in events if e["event"]["payload"]["row"].get("content") == "Same"]
     twin = await make_conversation(superuser, org)
     await superuser.execute(
-        "insert into messages (organization_id, conversation_id, direction, status, content, source, provider_message_id) values ($1, $2, 'INBOUND', 'RECEIVED', 'Same', 'customer', 'x')",
+        "insert into messages"
+        " (organization_id, conversation_id, direction, status, content, source, provider_message_id)"
+        " values ($1, $2, 'INBOUND', 'RECEIVED', 'Same', 'customer', 'x')",
         org.id, twin,
     )  # fmt: skip
     frame = await superuser.fetchval(
@@ -169,7 +176,8 @@ async def test_2_1b_a_batch_writes_the_same_events_as_the_trigger_would(
         k: v for k, v in single["payload"]["row"].items() if k not in varying
     }
     updates = [r["row"] for r in await superuser.fetch(
-        "select payload -> 'changed' as row from app.events where table_name = 'conversations' and op = 'UPDATE' order by seq")]  # fmt: skip
+        "select payload -> 'changed' as row from app.events"
+        " where table_name = 'conversations' and op = 'UPDATE' order by seq")]  # fmt: skip
     assert orjson.loads(updates[0]).keys() == orjson.loads(updates[-1]).keys()
 
 
@@ -179,6 +187,8 @@ async def test_I11_the_same_ids_in_two_organizations_stay_apart(
     a, b = await make_org(superuser), await make_org(superuser)
     await ingest(db, ingest_item(a, "201", "wamid.same"), ingest_item(b, "201", "wamid.same"))
     rows = await superuser.fetch(
-        "select m.organization_id, c.organization_id, p.organization_id from messages m join conversations c on c.id = m.conversation_id join contacts p on p.id = m.contact_id"
+        "select m.organization_id, c.organization_id, p.organization_id"
+        " from messages m join conversations c on c.id = m.conversation_id"
+        " join contacts p on p.id = m.contact_id"
     )
     assert {tuple(r) for r in rows} == {(a.id,) * 3, (b.id,) * 3}

@@ -1,4 +1,7 @@
-"""X-01: for every table × verb × role, organization A never sees or changes B (REST-14). Generated from the permission table."""
+"""X-01: for every table × verb × role, organization A never sees or changes B (REST-14).
+
+Generated from the permission table.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +125,8 @@ async def test_X34_no_reference_reaches_the_neighbour(db: Database, two: tuple[F
 async def test_X02_policies_say_what_the_permission_table_says(
     db: Database, two: tuple[Filled, Filled], verb: str
 ) -> None:
-    """Inside one organization: a caller may exactly what hub/domain/permissions.py says, for every table and permission."""
+    """Inside one organization: a caller may exactly what hub/domain/permissions.py says, for every table and
+    permission."""
     a, _ = two
     wrong: list[tuple[str, str, int | str, bool]] = []
     people = callers(a)
@@ -183,7 +187,8 @@ async def test_X10_machinery_cannot_be_called_from_inside_a_role(
     async with acting_as(db, callers(a)["owner"]) as conn:
         for statement in (
             "select * from app.read_events($1, 0, 10)", "select * from app.heads(array[$1::uuid])",
-            "select * from app.route_webhook('WHATSAPP_CLOUD', $1::text, null)", "select * from app.claim_sends($1, 'x', 1, '1 s')",
+            "select * from app.route_webhook('WHATSAPP_CLOUD', $1::text, null)",
+            "select * from app.claim_sends($1, 'x', 1, '1 s')",
         ):  # fmt: skip
             argument: Any = str(b.org.id) if "::text" in statement else b.org.id
             assert await outcome(conn, statement, argument) == "42501", statement

@@ -1,4 +1,5 @@
-"""The schema as a whole: fresh files, row security everywhere, references that cannot leave a tenant, migrations that apply."""
+"""The schema as a whole: fresh files, row security everywhere, references that cannot leave a tenant,
+migrations that apply."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from tests.factories import Servers, make_conversation, make_member, make_messag
 
 #: Tables without an organization: sign-in is about people, the rest is about this installation.
 GLOBAL_TABLES = {
-    "auth.users", "auth.sessions", "auth.refresh_tokens", "auth.sign_in_failures", "app.hub_meta", "app.signing_keys",
-    "app.schema_migrations", "app.applied_files", "public.organizations",
+    "auth.users", "auth.sessions", "auth.refresh_tokens", "auth.sign_in_failures",
+    "app.hub_meta", "app.signing_keys", "app.schema_migrations", "app.applied_files", "public.organizations",
 }  # fmt: skip
 
 
@@ -41,8 +42,10 @@ async def test_every_public_table_has_rules(superuser: asyncpg.Connection) -> No
 
 async def test_X02_row_security_is_enabled_and_forced_on_every_table(superuser: asyncpg.Connection) -> None:
     rows = await superuser.fetch(
-        "select n.nspname || '.' || c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-        " where n.nspname in ('public', 'app', 'auth') and c.relkind = 'r' and not (c.relrowsecurity and c.relforcerowsecurity)"
+        "select n.nspname || '.' || c.relname as name"
+        " from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where n.nspname in ('public', 'app', 'auth') and c.relkind = 'r'"
+        " and not (c.relrowsecurity and c.relforcerowsecurity)"
     )
     assert [r["name"] for r in rows] == []
 
@@ -52,7 +55,8 @@ async def test_X02_no_role_bypasses_row_security_and_the_runtime_owns_nothing(
 ) -> None:
     ours = ["hub_owner", "hub_writer", "hub_runtime", "anon", "authenticated", "service_role"]
     rows = await superuser.fetch(
-        "select rolname, rolsuper, rolbypassrls, rolinherit, rolcanlogin from pg_roles where rolname = any ($1)",
+        "select rolname, rolsuper, rolbypassrls, rolinherit, rolcanlogin"
+        " from pg_roles where rolname = any ($1)",
         ours,
     )
     assert len(rows) == len(ours)
@@ -61,7 +65,8 @@ async def test_X02_no_role_bypasses_row_security_and_the_runtime_owns_nothing(
         assert r["rolcanlogin"] == (r["rolname"] == "hub_runtime")
     owned = await superuser.fetch(
         "select c.relname from pg_class c join pg_roles r on r.oid = c.relowner where r.rolname = any ($1)"
-        " union all select p.proname from pg_proc p join pg_roles r on r.oid = p.proowner where r.rolname = any ($1)",
+        " union all"
+        " select p.proname from pg_proc p join pg_roles r on r.oid = p.proowner where r.rolname = any ($1)",
         ["hub_runtime", "anon", "authenticated", "service_role"],
     )
     assert owned == []
@@ -69,7 +74,8 @@ async def test_X02_no_role_bypasses_row_security_and_the_runtime_owns_nothing(
 
 async def test_X02_definer_functions_pin_their_search_path(superuser: asyncpg.Connection) -> None:
     rows = await superuser.fetch(
-        "select p.oid::regprocedure::text as f from pg_proc p where p.prosecdef and p.pronamespace in ('app'::regnamespace, 'auth'::regnamespace, 'public'::regnamespace)"
+        "select p.oid::regprocedure::text as f from pg_proc p where p.prosecdef"
+        " and p.pronamespace in ('app'::regnamespace, 'auth'::regnamespace, 'public'::regnamespace)"
         " and not exists (select from unnest(p.proconfig) c where c like 'search_path=%')"
     )
     assert [r["f"] for r in rows] == []
@@ -82,22 +88,27 @@ async def test_X34_references_and_unique_keys_start_with_the_organization(
     rows = await superuser.fetch(
         """
         select n.nspname || '.' || t.relname as tbl, c.conname, c.contype::text as kind,
-               (select array_agg(a.attname::text order by k.place) from unnest(c.conkey) with ordinality k (num, place)
+               (select array_agg(a.attname::text order by k.place)
+                  from unnest(c.conkey) with ordinality k (num, place)
                   join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.num) as columns,
                case when c.confrelid <> 0 then c.confrelid::regclass::text end as target
-          from pg_constraint c join pg_class t on t.oid = c.conrelid join pg_namespace n on n.oid = t.relnamespace
+          from pg_constraint c
+          join pg_class t on t.oid = c.conrelid
+          join pg_namespace n on n.oid = t.relnamespace
          where n.nspname in ('public', 'app', 'auth') and c.contype in ('f', 'u', 'p')
         """
     )
     loose = [
         (r["tbl"], r["conname"])
         for r in rows
-        if r["tbl"] not in GLOBAL_TABLES and r["columns"][0] != "organization_id" and (r["kind"] != "p" or r["columns"] != ["id"])
+        if r["tbl"] not in GLOBAL_TABLES and r["columns"][0] != "organization_id"
+        and (r["kind"] != "p" or r["columns"] != ["id"])
         and r["target"] not in ("auth.users", "organizations")
     ]  # fmt: skip
     assert loose == []
     indexes = await superuser.fetch(
-        "select tablename, indexname, indexdef from pg_indexes where schemaname in ('public', 'app') and indexdef like 'CREATE UNIQUE%'"
+        "select tablename, indexname, indexdef from pg_indexes"
+        " where schemaname in ('public', 'app') and indexdef like 'CREATE UNIQUE%'"
     )
     for r in indexes:
         first = re.search(r"\((\w+)", r["indexdef"])
@@ -110,8 +121,10 @@ async def test_X34_references_and_unique_keys_start_with_the_organization(
 async def test_constraints_carry_their_conventional_names(superuser: asyncpg.Connection) -> None:
     """/rest embeds by these names and errors translate them, so none is left to chance."""
     rows = await superuser.fetch(
-        "select t.relname, c.conname, c.contype::text as kind from pg_constraint c join pg_class t on t.oid = c.conrelid"
-        " join pg_namespace n on n.oid = t.relnamespace where n.nspname = 'public' and c.contype in ('p', 'f', 'u', 'c')"
+        "select t.relname, c.conname, c.contype::text as kind"
+        " from pg_constraint c join pg_class t on t.oid = c.conrelid"
+        " join pg_namespace n on n.oid = t.relnamespace"
+        " where n.nspname = 'public' and c.contype in ('p', 'f', 'u', 'c')"
     )
     suffix = {"p": "_pkey", "f": "_fkey", "u": "_key", "c": "_check"}
     wrong = [
@@ -127,7 +140,8 @@ async def test_constraints_carry_their_conventional_names(superuser: asyncpg.Con
 async def test_states_are_text_with_checks_not_enum_types(superuser: asyncpg.Connection) -> None:
     assert (
         await superuser.fetchval(
-            "select count(*) from pg_type where typtype = 'e' and typnamespace in ('public'::regnamespace, 'app'::regnamespace)"
+            "select count(*) from pg_type where typtype = 'e'"
+            " and typnamespace in ('public'::regnamespace, 'app'::regnamespace)"
         )
         == 0
     )

@@ -68,7 +68,8 @@ async def test_the_demo_has_unread_and_answered_conversations_in_two_languages(
     assert any(r["waiting_since"] for r in rows)
     assert any("\u0600" <= ch <= "\u06ff" for r in rows for ch in r["last_message_preview"])
     assert await superuser.fetchval(
-        "select bool_and(c.msg_seq = (select count(*) from messages m where m.conversation_id = c.id)) from conversations c"
+        "select bool_and(c.msg_seq = (select count(*) from messages m where m.conversation_id = c.id))"
+        " from conversations c"
     )
 
 

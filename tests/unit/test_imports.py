@@ -22,10 +22,16 @@ MAY: dict[str, tuple[str, ...]] = {
     "sql": (),
     "hub/domain": ("hub.domain",),
     "hub/db": (*BASE, "sql", "hub.db", "hub.auth"),
-    "hub/auth": (*BASE, "sql", "hub.db", "hub.auth", "hub.resources", "hub.limits", "hub.http_errors", "hub.edge", "hub.bodies", "hub.__version__"),
+    "hub/auth": (
+        *BASE, "sql", "hub.db", "hub.auth", "hub.resources", "hub.limits", "hub.http_errors", "hub.edge",
+        "hub.bodies", "hub.__version__",
+    ),
     "hub/events": (*BASE, "sql", "hub.db", "hub.events"),
     "hub/actions": (*BASE, "sql", "hub.db", "hub.auth", "hub.events", "hub.actions"),
-    "hub/sandbox": (*BASE, "hub.sandbox", "hub.channels.protocol", "hub.channels.limits", "hub.channels.signing", "hub.channels.whatsapp_cloud"),
+    "hub/sandbox": (
+        *BASE, "hub.sandbox", "hub.channels.protocol", "hub.channels.limits", "hub.channels.signing",
+        "hub.channels.whatsapp_cloud",
+    ),
 }  # fmt: skip
 #: Provider modules know the vocabulary and HTTP's shapes, never the database.
 ADAPTERS = ("protocol", "registry", "signing", "limits", "whatsapp_cloud")
@@ -85,8 +91,11 @@ def test_hub_never_imports_workers_and_workers_never_the_web_server() -> None:
 
 
 def test_only_settings_reads_the_environment() -> None:
-    allowed = {"hub/settings.py", "hub/failpoints.py", "hub/bootstrap.py", "hub/run.py", "hub/cli.py", "hub/doctor.py", "hub/processes.py",
-               "hub/db/embedded.py", "hub/web/build.py", "hub/web/hatch_build.py", "hub/sandbox/__main__.py", "workers/__main__.py"}  # fmt: skip
+    allowed = {
+        "hub/settings.py", "hub/failpoints.py", "hub/bootstrap.py", "hub/run.py", "hub/cli.py",
+        "hub/doctor.py", "hub/processes.py", "hub/db/embedded.py", "hub/web/build.py",
+        "hub/web/hatch_build.py", "hub/sandbox/__main__.py", "workers/__main__.py",
+    }  # fmt: skip
     readers = {
         str(p.relative_to(ROOT))
         for p in [*sources("hub"), *sources("workers"), *sources("sql")]

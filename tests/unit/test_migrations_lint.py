@@ -34,12 +34,22 @@ def test_later_migrations_take_no_long_locks() -> None:
 
 
 def test_the_first_schema_has_no_other_findings() -> None:
-    """Foreign keys and indexes on tables that are a moment old lock nobody; everything else would be a finding."""
-    harmless = ("adding-foreign-key-constraint", "require-concurrent-index-creation", "constraint-missing-not-valid")
+    """Foreign keys and indexes on tables that are a moment old lock nobody; everything else would be a
+    finding."""
+    harmless = (
+        "adding-foreign-key-constraint",
+        "require-concurrent-index-creation",
+        "constraint-missing-not-valid",
+    )
     assert [f for f in lint(migration_files()) if not f.endswith(harmless)] == []
 
 
 def test_the_lint_finds_a_dangerous_migration(tmp_path: Path) -> None:
     bad = tmp_path / "0006_bad.sql"
-    bad.write_text("alter table messages alter column content set not null;\ncreate index i on messages (content);\n")
-    assert {f.rsplit(" ", 1)[1] for f in lint([bad])} >= {"adding-not-nullable-field", "require-concurrent-index-creation"}
+    bad.write_text(
+        "alter table messages alter column content set not null;\ncreate index i on messages (content);\n"
+    )
+    assert {f.rsplit(" ", 1)[1] for f in lint([bad])} >= {
+        "adding-not-nullable-field",
+        "require-concurrent-index-creation",
+    }
