@@ -100,22 +100,29 @@ def test_cut_and_catch_up(desk: Desk, unique: str) -> None:
     until(lambda: desk.product.received(f"from the tunnel {unique}") == 1, "the delivery")
 
 
-def test_reload_keeps_what_was_not_sent(desk: Desk, unique: str) -> None:
+def test_closing_the_page_loses_nothing_written(desk: Desk, unique: str) -> None:
+    """A draft stays a draft; what was sent without a connection goes out when the app is opened again."""
     desk.watch.expected = ("ERR_INTERNET_DISCONNECTED",)
     dana = desk.agent("dana")
-    open_conversation(dana, "Omar")
-    dana.route_web_socket(re.compile("/ws$"), lambda socket: socket.close())
-    dana.reload()
-    dana.get_by_test_id("thread").wait_for()
-    # Nothing can be shown without a stream; the draft is kept all the same.
-    page = desk.contexts[0].new_page()
-    desk.watch.over(page)
-    page.goto(dana.url)
-    page.get_by_test_id("message").first.wait_for()
-    composer(page).fill(f"half a sentence {unique}")
-    page.reload()
-    expect(composer(page)).to_have_value(f"half a sentence {unique}")
-    composer(page).fill("")
+    open_conversation(dana, "Sami")
+    address = dana.url
+    dana.context.set_offline(True)
+    link_says(dana, "Offline")
+    write(dana, f"sent in a tunnel {unique}")
+    expect(dana.get_by_test_id("unsent")).to_have_count(1)
+    composer(dana).fill(f"half a sentence {unique}")
+    context = dana.context
+    dana.close()
+    context.set_offline(False)
+    assert desk.product.received(f"sent in a tunnel {unique}") == 0
+
+    again = desk.watch.over(context.new_page())
+    again.goto(address)
+    expect(bubble(again, f"sent in a tunnel {unique}")).to_have_count(1)
+    expect(again.get_by_test_id("unsent")).to_have_count(0)
+    expect(composer(again)).to_have_value(f"half a sentence {unique}")
+    composer(again).fill("")
+    until(lambda: desk.product.received(f"sent in a tunnel {unique}") == 1, "the delivery")
 
 
 def test_two_agents_do_not_answer_twice(desk: Desk, unique: str) -> None:

@@ -1,9 +1,17 @@
 import { Button } from "@mantine/core";
-import { type ErrorComponentProps, Link } from "@tanstack/react-router";
-import { Compass, TriangleAlert } from "lucide-react";
+import { type ErrorComponentProps, Link, useRouter } from "@tanstack/react-router";
+import { CloudOff, Compass, TriangleAlert } from "lucide-react";
+import { useEffect } from "react";
 import { useTranslation } from "react-i18next";
 import { EmptyState } from "../ui/EmptyState";
 import css from "./Shell.module.css";
+
+/** Whether anybody is signed in could not be asked: no reason to ask for a password. */
+export class HubAway extends Error {
+  override readonly name = "HubAway";
+}
+
+const RETRY_MS = 3_000;
 
 export function NotFound() {
   const { t } = useTranslation();
@@ -24,6 +32,20 @@ export function NotFound() {
 
 export function PageError({ error }: ErrorComponentProps) {
   const { t } = useTranslation();
+  const router = useRouter();
+  const away = error instanceof HubAway;
+  useEffect(() => {
+    if (!away) return undefined;
+    const timer = setTimeout(() => void router.invalidate(), RETRY_MS);
+    return () => clearTimeout(timer);
+  }, [away, router, error]);
+  if (away) {
+    return (
+      <main className={css.fallback}>
+        <EmptyState icon={<CloudOff size={24} />} title={t("app.hubAway")} />
+      </main>
+    );
+  }
   return (
     <main className={css.fallback}>
       <EmptyState

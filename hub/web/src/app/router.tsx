@@ -5,7 +5,7 @@ import {
 import { resume, useSession } from "../api/session";
 import { inboxSearch } from "./search";
 import { Shell } from "./Shell";
-import { NotFound, PageError } from "./Fallbacks";
+import { HubAway, NotFound, PageError } from "./Fallbacks";
 
 const root = createRootRoute({ component: Outlet, notFoundComponent: NotFound, errorComponent: PageError });
 
@@ -33,7 +33,9 @@ const shell = createRoute({
   getParentRoute: () => root,
   id: "shell",
   beforeLoad: async ({ location }) => {
-    if ((await known()).status !== "signed-in") {
+    const { status } = await known();
+    if (status === "unknown") throw new HubAway();
+    if (status !== "signed-in") {
       throw redirect({ to: "/sign-in", search: location.pathname === "/" ? {} : { next: location.href } });
     }
   },

@@ -11,6 +11,7 @@ import { openPlaceholders } from "../../lib/placeholders";
 import { duration } from "../../lib/time";
 import { compose, discardUnsent, noteTyping, sendAnyway, useLive } from "../../realtime/live";
 import type { Unsent } from "../../realtime/outbox";
+import { Avatar } from "../../ui/Avatar";
 import css from "./Composer.module.css";
 import { clearDraft, draftOf, setDraft, useDraft } from "./drafts";
 import { type QuickReply, quickReplies, slashAt, valuesFor } from "./quick";
@@ -281,6 +282,7 @@ function PeopleLine({ id, me }: { id: string; me: string }) {
   const nameOf = (user: string) => colleagueName(profiles?.find((one) => one.id === user), "…");
   const writing = [...(typing?.keys() ?? [])].filter((user) => user !== me).map(nameOf);
   const here = [...presence].filter(([user, viewing]) => user !== me && viewing === id).map(([user]) => nameOf(user));
+  const faces = [...new Set([...writing, ...here])].slice(0, 5);
   const words =
     writing.length > 0
       ? t("composer.typing", { count: writing.length, names: writing.join(", ") })
@@ -289,7 +291,10 @@ function PeopleLine({ id, me }: { id: string; me: string }) {
         : "";
   return (
     <p className={css.people} data-writing={writing.length > 0} aria-live="polite">
-      {words}
+      {faces.map((name) => (
+        <Avatar key={name} name={name} size="xs" />
+      ))}
+      <span className={css.peopleText}>{words}</span>
     </p>
   );
 }
