@@ -143,7 +143,13 @@ function receive(frame: ServerFrame): void {
     }
   }
   switch (frame.type) {
-    case "welcome":
+    case "welcome": {
+      const before = useLive.getState().session;
+      if (before && before.organization_id !== frame.session.organization_id) {
+        // Another organization: nothing of the former may stay in sight while its own is read.
+        pending = [];
+        useLive.setState({ inbox: emptyInbox, loading: true, complete: noQueues(false), counts: noQueues(null) });
+      }
       useLive.setState({
         session: frame.session,
         // A hub that is short of something says so right after its welcome.
@@ -151,6 +157,7 @@ function receive(frame: ServerFrame): void {
         presence: new Map(frame.presence.map((one) => [one.user_id, one.viewing])),
       });
       break;
+    }
     case "degraded":
       useLive.setState({ degraded: frame.what });
       break;
