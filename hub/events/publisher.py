@@ -131,6 +131,7 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._epoch: str | None = None
         self._closed_until = 0.0
+        self._stopping = False
         self.published = 0
         self.dropped = 0
 
@@ -140,6 +141,10 @@ class Publisher:
     async def stop(self) -> None:
         """Publish what waits, if Redis takes it at once, and end."""
         if self._task is not None:
+            # The client may swallow a cancellation that meets it in the middle of a command (seen once in
+            # some 30 stops), so the loop must also see that it is over.
+            self._stopping = True
+            self._something.set()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
@@ -178,7 +183,7 @@ class Publisher:
         return False
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             await self._something.wait()
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S + 2 * COMMAND_TIMEOUT_S):
