@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type Outbox, isTransient, nextDue, reduceOutbox, sendable, unsentCount } from "../src/realtime/outbox";
+import { AT_ONCE, type Outbox, isTransient, nextDue, reduceOutbox, sendable, unsentCount } from "../src/realtime/outbox";
 import { unsent } from "./rows";
 
 const refs = (outbox: Outbox) => outbox.map((one) => `${one.clientRef}:${one.state}`);
@@ -13,6 +13,13 @@ describe("unsent messages", () => {
       unsent({ clientRef: "d", conversationId: "c2" }),
     ];
     expect(sendable(outbox, 0).map((one) => one.clientRef)).toEqual(["c"]);
+  });
+
+  test("a hundred conversations do not flood the hub", () => {
+    const many = Array.from({ length: 100 }, (_, index) =>
+      unsent({ clientRef: `r${index}`, conversationId: `c${index}`, state: index < 3 ? "sending" : "queued" }),
+    );
+    expect(sendable(many, 0)).toHaveLength(AT_ONCE - 3);
   });
 
   test("a question holds back what follows it, a refusal does not", () => {

@@ -80,6 +80,10 @@ function unreachable(value: never): never {
   throw new Error(`unhandled action ${JSON.stringify(value)}`);
 }
 
+/** Sends on their way at once. The hub closes on a client with more than 60 frames in one go, and a long time without a
+ * connection may have left that many conversations with something to send. */
+export const AT_ONCE = 8;
+
 /** What may go out now: the first open message of each conversation, unless one before it is on its way or asks
  * something. A refused one holds nobody up. */
 export function sendable(outbox: Outbox, now: number): Unsent[] {
@@ -94,7 +98,8 @@ export function sendable(outbox: Outbox, now: number): Unsent[] {
       held.add(one.conversationId);
     }
   }
-  return ready;
+  const onTheirWay = outbox.filter((one) => one.state === "sending").length;
+  return ready.slice(0, Math.max(0, AT_ONCE - onTheirWay));
 }
 
 /** Milliseconds until something waiting for its time may go out; null when nothing waits. */

@@ -246,7 +246,7 @@ function QueueTab({ queue, active, me, selected, label }: QueueTabProps) {
   const body = (
     <>
       {label}
-      {total !== null && <span className={css.count}>{total}</span>}
+      <span className={css.count}>{total}</span>
     </>
   );
   return selected === null ? (
