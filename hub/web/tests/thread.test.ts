@@ -58,9 +58,17 @@ describe("the list", () => {
   });
 
   test("rows keep their places under the pointer; new ones wait and are counted", () => {
-    const held = holdOrder(rows, ["b", "a", "left"]);
-    expect(held.rows.map((row) => row.id)).toEqual(["b", "a"]);
+    const newest = [...rows].reverse();
+    const held = holdOrder(newest, ["a", "b", "left"]);
+    expect(held.rows.map((row) => row.id)).toEqual(["a", "b"]);
     expect(held.fresh).toBe(1);
+  });
+
+  test("older rows that a scroller loads stand below the held ones", () => {
+    const newest = [...rows].reverse();
+    const held = holdOrder(newest, ["c", "b"]);
+    expect(held.rows.map((row) => row.id)).toEqual(["c", "b", "a"]);
+    expect(held.fresh).toBe(0);
   });
 });
 

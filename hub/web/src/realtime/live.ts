@@ -293,7 +293,7 @@ async function readSnapshots(): Promise<void> {
     if (stale()) return;
     useLive.setState({ complete, loading: false, failure: null });
     tablesChanged(new Set(["*"]));
-    recountSoon();
+    recountSoon(0);
     snapshotTry = 0;
   } catch (error) {
     if (stale()) return;
@@ -377,7 +377,7 @@ export function inQueue(row: { status: string; assignee_id: string | null }, que
 let recount: ReturnType<typeof setTimeout> | undefined;
 
 /** Counts queues that are larger than what is loaded; the others are counted from what is loaded. */
-function recountSoon(): void {
+function recountSoon(after = 1_000): void {
   if (recount !== undefined) return;
   recount = setTimeout(() => {
     recount = undefined;
@@ -390,7 +390,7 @@ function recountSoon(): void {
         useLive.setState({ counts });
       })
       .catch(report);
-  }, 1_000);
+  }, after);
 }
 
 // ---- one conversation ------------------------------------------------------------------------------------------

@@ -26,14 +26,17 @@ export function selectQueue(
 }
 
 /** While somebody points at the list, rows keep their places: `frozen` is the order they had. Rows that left are left
- * out, rows that came are counted in `fresh` and wait. */
+ * out; rows that came are counted in `fresh` and wait, except older ones, which a scroller loaded, and which stand
+ * below all others anyway. */
 export function holdOrder(
   rows: readonly Conversation[], frozen: readonly string[] | null,
 ): { rows: readonly Conversation[]; fresh: number } {
   if (!frozen) return { rows, fresh: 0 };
   const byId = new Map(rows.map((row) => [row.id, row]));
+  const held = new Set(frozen);
   const kept = frozen.flatMap((id) => byId.get(id) ?? []);
-  return { rows: kept, fresh: rows.length - kept.length };
+  const older = rows.slice(rows.findLastIndex((row) => held.has(row.id)) + 1);
+  return { rows: [...kept, ...older], fresh: rows.length - kept.length - older.length };
 }
 
 export function countQueue(conversations: ReadonlyMap<string, Conversation>, queue: Queue, me: string): number {
