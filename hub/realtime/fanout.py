@@ -400,6 +400,8 @@ class Fanout:
         self._touched: dict[Stream, None] = {}
         self._check = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        #: Loops look at it, because a wait may swallow their cancellation (asyncio.wait_for before 3.12).
+        self._stopping = False
 
     async def start(self) -> None:
         self._tasks = [
@@ -408,6 +410,7 @@ class Fanout:
         ]
 
     async def stop(self) -> None:
+        self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -519,7 +522,7 @@ class Fanout:
 
     async def _keep_subscribed(self) -> None:
         pause = 0.0
-        while True:
+        while not self._stopping:
             try:
                 link = await self._connect()
             except (OSError, TimeoutError, ssl.SSLError) as e:
@@ -544,7 +547,7 @@ class Fanout:
 
     async def _watch(self, link: _Link) -> None:
         """Until the connection is lost, or silent for too long."""
-        while not link.lost.is_set():
+        while not (link.lost.is_set() or self._stopping):
             link.command("PING")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REDIS_PING_S):
@@ -585,7 +588,7 @@ class Fanout:
         self._check.set()
 
     async def _keep_checking(self) -> None:
-        while True:
+        while not self._stopping:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEAD_CHECK_S if self._link is not None else HEAD_CHECK_AWAY_S):
                     await self._check.wait()

@@ -55,6 +55,7 @@ class Registry:
         self.fanout = fanout
         self.sessions: set[Session] = set()
         self.closing = False
+        self._stopping = False
         #: Since the last tick; a metric's lock for each write would cost as much as the write.
         self.frames_written = 0
         self._by_user: Counter[UUID] = Counter()
@@ -72,6 +73,7 @@ class Registry:
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Say goodbye to every session and wait until they are gone."""
         self.say_goodbye()
+        self._stopping = True
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
@@ -158,7 +160,7 @@ class Registry:
 
     async def _look_after(self) -> None:
         """Once a second, for everybody: a timer a session would cost more than the sessions do."""
-        while True:
+        while not self._stopping:
             await asyncio.sleep(1)
             try:
                 self._slot += 1

@@ -54,6 +54,16 @@ async def client(superuser: asyncpg.Connection, hub: LiveHub, agent: Member) -> 
     await client.leave()
 
 
+async def change_much(hub: LiveHub, member: Member, n: int) -> None:
+    """n events of almost 8 KiB each, in one transaction."""
+    async with acting_as(hub.db, member.principal()) as conn:
+        for _ in range(n):
+            await conn.execute(
+                "insert into contacts (first_name, custom_fields) values ('Live', $1::jsonb)",
+                '{"a": "' + "x" * 7000 + '"}',
+            )
+
+
 async def change(hub: LiveHub, member: Member, n: int = 1) -> None:
     """n committed events, each in a transaction of its own, as the product writes them."""
     for _ in range(n):
@@ -406,12 +416,7 @@ async def test_N07_a_reader_that_stalls_is_closed_with_4008_and_resumes_complete
     dropped = WS_DROPPED.labels("4008")._value.get()
     written = 0
     while not session._behind and session in hub.registry.sessions:
-        async with acting_as(hub.db, agent.principal()) as conn:
-            for _ in range(20):
-                await conn.execute(
-                    "insert into contacts (first_name, custom_fields) values ('Live', $1::jsonb)",
-                    '{"a": "' + "x" * 7000 + '"}',
-                )
+        await change_much(hub, agent, 20)
         written += 20
         await until(lambda n=written: len(client.events) == n, what="the reader beside it")
         assert session._transport.get_write_buffer_size() <= 2 * session_module.BACKLOG_BYTES
@@ -433,7 +438,8 @@ async def test_a_reader_that_is_late_but_reads_loses_nothing_and_is_not_closed(
     session = next(iter(hub.registry.sessions))
     written = 0
     while not session._behind:
-        await change(hub, agent, 10)
+        assert session in hub.registry.sessions
+        await change_much(hub, agent, 10)
         written += 10
     client.start_reading()
     await until(lambda: len(client.events) == written, what="everything")
