@@ -19,19 +19,14 @@ from tests.e2e.web import (
     Product,
     audit,
     bubble,
-    chromium,
     composer,
-    desk,
     link_says,
     open_conversation,
     phone_bubble,
-    product,
     sideways,
     until,
     write,
 )
-
-__all__ = ["chromium", "desk", "product"]
 
 
 @pytest.fixture

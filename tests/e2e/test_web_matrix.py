@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from tests.e2e.web import Desk, audit, chromium, desk, open_conversation, product, sideways
-
-__all__ = ["chromium", "desk", "product"]
+from tests.e2e.web import Desk, audit, open_conversation, sideways
 
 SHOTS = Path(__file__).resolve().parents[1] / "artifacts" / "web"
 SETTINGS = ("profile", "appearance", "shortcuts", "channels", "team", "api")
