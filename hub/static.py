@@ -4,6 +4,7 @@ year."""
 from __future__ import annotations
 
 import mimetypes
+import re
 import secrets
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".json": "application/json",
     ".svg": "image/svg+xml", ".woff2": "font/woff2", ".html": "text/html; charset=utf-8",
 }  # fmt: skip
+# Addresses that end like a file are not the app's pages.
+_FILE = re.compile(r"\.[a-z0-9]{1,6}$", re.IGNORECASE)
 _ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 
 
@@ -93,19 +96,7 @@ class WebApp:
 
     async def handle_page(self, request: web.Request) -> web.StreamResponse:
         """Any address that a browser opens is the app's; its router decides."""
-        last = request.path.rsplit("/", 1)[-1]
-        if "." in last and last.rsplit(".", 1)[-1] in (
-            "js",
-            "css",
-            "map",
-            "png",
-            "ico",
-            "json",
-            "txt",
-            "php",
-            "xml",
-            "svg",
-        ):
+        if _FILE.search(request.path):
             raise NotFound("Nothing is here")
         if request.headers.get("Accept") and not _accepts_html(request.headers["Accept"]):
             raise NotFound("Nothing is here")

@@ -36,7 +36,8 @@ async def test_KEY_01_the_answer_of_the_document(hub: Hub, owner: Member) -> Non
     ("body", "field"),
     [
         ({}, "name"), ({"name": " "}, "name"), ({"name": "x", "expires_in_days": 0}, "expires_in_days"),
-        ({"name": "x", "permissions": {"can_fly": True}}, "permissions.can_fly"), ({"name": "x", "nmae": "y"}, "nmae"),
+        ({"name": "x", "permissions": {"can_fly": True}}, "permissions.can_fly"),
+        ({"name": "x", "nmae": "y"}, "nmae"),
         ({"name": "x", "expires_in_days": "soon"}, "expires_in_days"),
     ],
 )  # fmt: skip
@@ -60,7 +61,8 @@ async def test_AUTH_05_a_key_is_shown_once_and_kept_hashed(
 ) -> None:
     key = await make_key(hub, await hub.token(owner.email))
     tables = await superuser.fetch(
-        "select schemaname || '.' || tablename as t from pg_tables where schemaname in ('app', 'public', 'auth')"
+        "select schemaname || '.' || tablename as t from pg_tables"
+        " where schemaname in ('app', 'public', 'auth')"
     )
     for row in tables:
         dump = str(await superuser.fetch(f"select x::text from {row['t']} x"))

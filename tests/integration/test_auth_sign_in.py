@@ -1,4 +1,5 @@
-"""AUTH-07: signing in, refreshing, signing out, the cookie of the web app, and the limits that fail closed."""
+"""AUTH-07: signing in, refreshing, signing out, the cookie of the web app, and the limits that fail
+closed."""
 
 from __future__ import annotations
 

@@ -44,14 +44,21 @@ async def three(superuser: asyncpg.Connection, org: Org) -> list[str]:
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("first_name=eq.A", "A"), ("first_name=neq.A", "BC"), ("first_name=gt.A", "BC"), ("first_name=lte.B", "AB"),
+        ("first_name=eq.A", "A"), ("first_name=neq.A", "BC"), ("first_name=gt.A", "BC"),
+        ("first_name=lte.B", "AB"),
         ("first_name=in.(A,C)", "AC"), ("first_name=not.in.(A,C)", "B"), ("first_name=in.()", ""),
-        ("first_name=like.*A*", "A"), ("first_name=ilike.a", "A"), ("tags=cs.{b}", "B"), ("tags=contains.{b}", "B"),
-        ("tags=ov.{a,c}", "AC"), ("tags=cd.{all,a,b}", "AB"), ("company_id=is.null", "ABC"), ("company_id=not.is.null", ""),
-        ("or=(first_name.eq.A,first_name.eq.C)", "AC"), ("or=(first_name.eq.A,and(first_name.gt.A,tags.cs.{c}))", "AC"),
-        ("not.or=(first_name.eq.A,first_name.eq.C)", "B"), ("custom_fields->>n=eq.1", "B"), ("custom_fields->n=eq.2", "C"),
-        ("custom_fields=cs.{\"n\":0}", "A"), ("first_name=match.^[AB]$", "AB"), ("first_name=eq(any).{A,B}", "AB"),
-        ("first_name=isdistinct.A", "BC"), ("first_name=gte.A&first_name=lt.C", "AB"), ("limit=2", "AB"), ("offset=1", "BC"),
+        ("first_name=like.*A*", "A"), ("first_name=ilike.a", "A"), ("tags=cs.{b}", "B"),
+        ("tags=contains.{b}", "B"),
+        ("tags=ov.{a,c}", "AC"), ("tags=cd.{all,a,b}", "AB"), ("company_id=is.null", "ABC"),
+        ("company_id=not.is.null", ""),
+        ("or=(first_name.eq.A,first_name.eq.C)", "AC"),
+        ("or=(first_name.eq.A,and(first_name.gt.A,tags.cs.{c}))", "AC"),
+        ("not.or=(first_name.eq.A,first_name.eq.C)", "B"), ("custom_fields->>n=eq.1", "B"),
+        ("custom_fields->n=eq.2", "C"),
+        ("custom_fields=cs.{\"n\":0}", "A"), ("first_name=match.^[AB]$", "AB"),
+        ("first_name=eq(any).{A,B}", "AB"),
+        ("first_name=isdistinct.A", "BC"), ("first_name=gte.A&first_name=lt.C", "AB"), ("limit=2", "AB"),
+        ("offset=1", "BC"),
         ("limit=0", ""), ("created_at=lt.2000-01-01", ""),
     ],
 )  # fmt: skip
@@ -89,7 +96,8 @@ async def test_C_33_without_a_limit_a_thousand_rows(
     hub: Hub, org: Org, token: str, superuser: asyncpg.Connection
 ) -> None:
     await superuser.execute(
-        "insert into contacts (organization_id, first_name) select $1, n::text from generate_series(1, 1100) n",
+        "insert into contacts (organization_id, first_name)"
+        " select $1, n::text from generate_series(1, 1100) n",
         org.id,
     )
     assert len((await hub.get("/rest/v1/contacts?select=id", token=token)).json) == 1000
@@ -113,7 +121,8 @@ async def test_one_object(hub: Hub, token: str, three: list[str]) -> None:
 async def test_T_CON_insert_update_delete(hub: Hub, org: Org, token: str) -> None:
     body = {
         "organization_id": str(org.id), "first_name": "John", "last_name": "Doe", "phones": ["+1234567890"],
-        "emails": ["john@example.com"], "tags": ["customer", "vip"], "custom_fields": {"company": "Acme Inc"}, "opt_in_status": True,
+        "emails": ["john@example.com"], "tags": ["customer",
+        "vip"], "custom_fields": {"company": "Acme Inc"}, "opt_in_status": True,
     }  # fmt: skip
     made = await hub.post("/rest/v1/contacts", token=token, headers=REPRESENT, json=body)
     assert made.status == 201
@@ -178,20 +187,30 @@ async def test_upserts(hub: Hub, token: str) -> None:
     ("method", "path", "body", "status", "code"),
     [
         ("GET", "contacts?nope=eq.1", None, 400, "42703"), ("GET", "contacts?id=eq.1", None, 400, "22P02"),
-        ("GET", "contacts?select=nope", None, 400, "42703"), ("GET", "contacts?first_name=cs.{a}", None, 404, "42883"),
-        ("GET", "contacts?company_id=is.true", None, 400, "42804"), ("GET", "contacts?first_name=match.(", None, 400, "2201B"),
+        ("GET", "contacts?select=nope", None, 400, "42703"),
+        ("GET", "contacts?first_name=cs.{a}", None, 404, "42883"),
+        ("GET", "contacts?company_id=is.true", None, 400, "42804"),
+        ("GET", "contacts?first_name=match.(", None, 400, "2201B"),
         ("GET", "nope", None, 404, "PGRST205"), ("GET", "contacts/1", None, 404, "PGRST125"),
-        ("GET", "contacts?first_name=x", None, 400, "PGRST100"), ("GET", "contacts?select=*,companies(*)", None, 400, "PGRST200"),
+        ("GET", "contacts?first_name=x", None, 400, "PGRST100"),
+        ("GET", "contacts?select=*,companies(*)", None, 400, "PGRST200"),
         ("GET", "contacts?limit=-1", None, 416, "PGRST103"), ("GET", "app.events", None, 404, "PGRST205"),
-        ("POST", "contacts", {"nope": 1}, 400, "PGRST204"), ("POST", "contacts", {"search": "x"}, 400, "PGRST204"),
-        ("POST", "contacts", [{"first_name": "a"}, {"last_name": "b"}], 400, "PGRST102"), ("POST", "contacts", 3, 400, "PGRST102"),
-        ("POST", "contacts", [1], 400, "PGRST102"), ("POST", "contacts", {"company_id": str(uuid4())}, 409, "23503"),
-        ("POST", "contacts", {"company_id": "x"}, 400, "22P02"), ("POST", "contacts", {"organization_id": str(uuid4())}, 403, "42501"),
-        ("POST", "deals", {"title": None}, 400, "23502"), ("POST", "deals", {"title": "x", "probability": 200}, 422, "23514"),
+        ("POST", "contacts", {"nope": 1}, 400, "PGRST204"),
+        ("POST", "contacts", {"search": "x"}, 400, "PGRST204"),
+        ("POST", "contacts", [{"first_name": "a"}, {"last_name": "b"}], 400, "PGRST102"),
+        ("POST", "contacts", 3, 400, "PGRST102"),
+        ("POST", "contacts", [1], 400, "PGRST102"),
+        ("POST", "contacts", {"company_id": str(uuid4())}, 409, "23503"),
+        ("POST", "contacts", {"company_id": "x"}, 400, "22P02"),
+        ("POST", "contacts", {"organization_id": str(uuid4())}, 403, "42501"),
+        ("POST", "deals", {"title": None}, 400, "23502"),
+        ("POST", "deals", {"title": "x", "probability": 200}, 422, "23514"),
         ("POST", "conversations", {"contact_id": str(uuid4())}, 409, "23503"),
-        ("POST", "organizations", {"name": "x"}, 403, "42501"), ("DELETE", "organizations?id=not.is.null", None, 403, "42501"),
+        ("POST", "organizations", {"name": "x"}, 403, "42501"),
+        ("DELETE", "organizations?id=not.is.null", None, 403, "42501"),
         ("PATCH", "contacts", {"first_name": "x"}, 400, "21000"), ("DELETE", "contacts", None, 400, "21000"),
-        ("PATCH", "contacts?id=eq.x", {"first_name": "x"}, 400, "22P02"), ("PATCH", "contacts?id=not.is.null", [{}, {}], 400, "PGRST102"),
+        ("PATCH", "contacts?id=eq.x", {"first_name": "x"}, 400, "22P02"),
+        ("PATCH", "contacts?id=not.is.null", [{}, {}], 400, "PGRST102"),
         ("PUT", "contacts?id=eq.1", {"id": "1"}, 405, "PGRST117"),
     ],
 )  # fmt: skip
@@ -300,7 +319,8 @@ async def test_C_22_secrets_of_channel_accounts(
     hub: Hub, org: Org, token: str, superuser: asyncpg.Connection
 ) -> None:
     body = {
-        "organization_id": str(org.id), "name": "WhatsApp Business", "type": "WHATSAPP_CLOUD", "is_active": True,
+        "organization_id": str(org.id), "name": "WhatsApp Business", "type": "WHATSAPP_CLOUD",
+        "is_active": True,
         "settings": {"access_token": "EAAsecret1", "phone_number_id": "777"},
     }  # fmt: skip
     made = await hub.post(

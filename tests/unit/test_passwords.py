@@ -13,7 +13,8 @@ from hub.errors import RateLimited
 @pytest.mark.parametrize(
     ("password", "reason"),
     [
-        ("short", "length"), ("x" * 257, "length"), ("password1", "pwned"), ("PASSWORD1", "pwned"), ("aaaaaaaaaa", "pwned"),
+        ("short", "length"), ("x" * 257, "length"), ("password1", "pwned"), ("PASSWORD1", "pwned"),
+        ("aaaaaaaaaa", "pwned"),
         ("correct horse battery", None), ("٨ أحرف عربية", None), ("  spaces count  ", None),
     ],
 )  # fmt: skip

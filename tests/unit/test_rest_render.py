@@ -17,7 +17,8 @@ TABLE = Table(
     {
         n: Column(n, t, is_generated=False, is_array=t.endswith("[]"))
         for n, t in {
-            "organization_id": "uuid", "id": "uuid", "first_name": "text", "tags": "text[]", "custom_fields": "jsonb",
+            "organization_id": "uuid", "id": "uuid", "first_name": "text", "tags": "text[]",
+            "custom_fields": "jsonb",
             "value": "numeric",
         }.items()
     },
@@ -90,7 +91,8 @@ def test_secrets_leave_the_settings() -> None:
     found = sealed.split(
         {
             "access_token": "EAA1", "phone_number_id": "55", "smtpPassword": "p", "token_expires_at": "2026",
-            "api_key_sid": "s", "app_secret": sealed.MASK, "pin": 123456, "oauth": {"refresh_token": "r"}, "verify_token": None,
+            "api_key_sid": "s", "app_secret": sealed.MASK, "pin": 123456, "oauth": {"refresh_token": "r"},
+            "verify_token": None,
         }
     )  # fmt: skip
     assert found.secrets == {
@@ -101,6 +103,8 @@ def test_secrets_leave_the_settings() -> None:
     }
     assert found.keep == ["app_secret"]
     assert found.shown == {
-        "access_token": sealed.MASK, "phone_number_id": "55", "smtpPassword": sealed.MASK, "token_expires_at": "2026",
-        "api_key_sid": "s", "app_secret": sealed.MASK, "pin": sealed.MASK, "oauth": {"refresh_token": sealed.MASK},
+        "access_token": sealed.MASK, "phone_number_id": "55",
+        "smtpPassword": sealed.MASK, "token_expires_at": "2026",
+        "api_key_sid": "s", "app_secret": sealed.MASK, "pin": sealed.MASK,
+        "oauth": {"refresh_token": sealed.MASK},
     }  # fmt: skip

@@ -117,7 +117,8 @@ def test_a_token_without_a_needed_claim_is_refused(ring: Keyring, claim: str) ->
 @pytest.mark.parametrize(
     "changes",
     [
-        {"iss": "https://elsewhere/auth/v1"}, {"aud": "recovery"}, {"role": "postgres"}, {"role": "service_role"},
+        {"iss": "https://elsewhere/auth/v1"}, {"aud": "recovery"}, {"role": "postgres"},
+        {"role": "service_role"},
         {"exp": "tomorrow"}, {"exp": 1}, {"nbf": 4_000_000_000},
     ],
 )  # fmt: skip
