@@ -17,7 +17,7 @@ export function ShortcutTable() {
     [t("shortcuts.help"), [["?"]]],
     [t("shortcuts.send"), [["Enter"]]],
     [t("shortcuts.newline"), [["Shift", "Enter"]]],
-    [t("shortcuts.quick"), [["/"]]],
+    [t("shortcuts.quick"), [["/"], ["Alt", "/"]]],
     [t("shortcuts.leave"), [["Esc"]]],
   ];
   return (

@@ -89,6 +89,13 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
     });
   };
 
+  const openQuick = () => {
+    const text = /(^|\s)$/u.test(draft.text) ? `${draft.text}/` : `${draft.text} /`;
+    write(text);
+    setCaret(text.length);
+    field.current?.focus();
+  };
+
   const send = () => {
     const now = draftOf(id);
     if (now.text.trim() === "" || openPlaceholders(now.text).length > 0 || now.text.length > MAX_LENGTH) return;
@@ -99,6 +106,12 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
   const onKeyDown = (event: React.KeyboardEvent<HTMLTextAreaElement>) => {
     // Enter that ends a word of an input method is not a send.
     if (event.nativeEvent.isComposing) return;
+    // On an Arabic layout the key of `/` writes "ظ", which begins words: the key's place needs Alt to mean replies.
+    if (event.code === "Slash" && event.altKey) {
+      event.preventDefault();
+      openQuick();
+      return;
+    }
     if (slash && replies.length > 0) {
       if (event.key === "ArrowDown" || event.key === "ArrowUp") {
         event.preventDefault();
@@ -209,12 +222,7 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
           <ActionIcon
             aria-label={t("composer.quickButton")}
             size={38}
-            onClick={() => {
-              const text = draft.text === "" || draft.text.endsWith(" ") ? `${draft.text}/` : `${draft.text} /`;
-              write(text);
-              setCaret(text.length);
-              field.current?.focus();
-            }}
+            onClick={openQuick}
           >
             <Zap size={18} />
           </ActionIcon>
