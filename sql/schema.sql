@@ -1324,9 +1324,10 @@ CREATE FUNCTION app.raise_status(m public.messages, new_provider_id text, new_st
     update public.messages
        set provider_message_id = coalesce(provider_message_id, new_provider_id),
            status = case when rises then new_status else status end,
+           -- providers count in whole seconds: a receipt never lies before what it follows
            sent_at = case when rises and new_status <> 'FAILED' then coalesce(sent_at, at) else sent_at end,
-           delivered_at = case when rises and new_status in ('DELIVERED', 'READ') then coalesce(delivered_at, at) else delivered_at end,
-           read_at = case when rises and new_status = 'READ' then coalesce(read_at, at) else read_at end,
+           delivered_at = case when rises and new_status in ('DELIVERED', 'READ') then coalesce(delivered_at, greatest(at, sent_at)) else delivered_at end,
+           read_at = case when rises and new_status = 'READ' then coalesce(read_at, greatest(at, delivered_at, sent_at)) else read_at end,
            failure_code = case when rises then case when new_status = 'FAILED' then coalesce(code, 'unknown') end else failure_code end,
            failure_reason = case when rises then case when new_status = 'FAILED' then reason end else failure_reason end
      where organization_id = m.organization_id and id = m.id;
@@ -1366,6 +1367,11 @@ CREATE FUNCTION app.reap_sends(wait interval, max_rows integer) RETURNS TABLE(re
                               last_error = 'worker lost while sending'
          where organization_id = r.organization_id and message_id = r.message_id;
         unknown := unknown + 1;
+      elsif r.state = 'unknown' and not r.is_bulk and r.lost_leases < 1 and exists (
+        select from public.channel_accounts a where a.organization_id = r.organization_id and a.id = r.channel_account_id and a.on_ambiguous = 'resend') then
+        update app.outbox set state = 'available', sending_at = null, correlator = null, lost_leases = lost_leases + 1, due_at = clock_timestamp()
+         where organization_id = r.organization_id and message_id = r.message_id;
+        released := released + 1;
       else
         delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
         update public.messages

@@ -116,10 +116,11 @@ class Database:
         conn.add_log_listener(note)
         try:
             yield conn
-        except (
-            asyncpg.DataError
-        ):  # an InterfaceError by inheritance, but a value's fault and not the connection's
-            raise
+        except asyncpg.DataError:
+            raise  # an InterfaceError by inheritance, but a value's fault and not the connection's
+        except asyncpg.InternalClientError as e:
+            conn.terminate()  # the driver lost its place when the server died under it
+            raise Unavailable("The database went away", retry_after_s=2) from e
         except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as e:
             raise Unavailable("The database went away", retry_after_s=2) from e
         finally:

@@ -139,9 +139,10 @@ create or replace function app.raise_status(m public.messages, new_provider_id t
     update public.messages
        set provider_message_id = coalesce(provider_message_id, new_provider_id),
            status = case when rises then new_status else status end,
+           -- providers count in whole seconds: a receipt never lies before what it follows
            sent_at = case when rises and new_status <> 'FAILED' then coalesce(sent_at, at) else sent_at end,
-           delivered_at = case when rises and new_status in ('DELIVERED', 'READ') then coalesce(delivered_at, at) else delivered_at end,
-           read_at = case when rises and new_status = 'READ' then coalesce(read_at, at) else read_at end,
+           delivered_at = case when rises and new_status in ('DELIVERED', 'READ') then coalesce(delivered_at, greatest(at, sent_at)) else delivered_at end,
+           read_at = case when rises and new_status = 'READ' then coalesce(read_at, greatest(at, delivered_at, sent_at)) else read_at end,
            failure_code = case when rises then case when new_status = 'FAILED' then coalesce(code, 'unknown') end else failure_code end,
            failure_reason = case when rises then case when new_status = 'FAILED' then reason end else failure_reason end
      where organization_id = m.organization_id and id = m.id;

@@ -132,7 +132,8 @@ create or replace function app.settle_sends(token uuid, results jsonb) returns s
   end $$;
 
 -- What dead workers left: not yet sending → available again (three lost leases: failed for good); sending → unknown, waits for its
--- correlator; unknown past its wait → FAILED `ambiguous`. Returns (available again, now unknown, now failed).
+-- correlator; unknown past its wait → FAILED `ambiguous`, or once more where the account's owner chose `resend` (never for
+-- campaigns). Returns (available again, now unknown, now failed).
 create or replace function app.reap_sends(wait interval, max_rows integer) returns table (released integer, unknown integer, failed integer)
   language plpgsql security definer set search_path = pg_catalog, pg_temp
   as $$
@@ -155,6 +156,11 @@ create or replace function app.reap_sends(wait interval, max_rows integer) retur
                               last_error = 'worker lost while sending'
          where organization_id = r.organization_id and message_id = r.message_id;
         unknown := unknown + 1;
+      elsif r.state = 'unknown' and not r.is_bulk and r.lost_leases < 1 and exists (
+        select from public.channel_accounts a where a.organization_id = r.organization_id and a.id = r.channel_account_id and a.on_ambiguous = 'resend') then
+        update app.outbox set state = 'available', sending_at = null, correlator = null, lost_leases = lost_leases + 1, due_at = clock_timestamp()
+         where organization_id = r.organization_id and message_id = r.message_id;
+        released := released + 1;
       else
         delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
         update public.messages
