@@ -102,12 +102,14 @@ async def _refresh_session(request: web.Request, accounts: Accounts) -> web.Resp
 
 
 async def get_user(request: web.Request) -> web.Response:
+    await _count(request)
     principal = await _user(request)
     assert principal.user_id is not None
     return json_response(await request.app[ACCOUNTS].user(principal.user_id, principal.session_id))
 
 
 async def put_user(request: web.Request) -> web.Response:
+    await _count(request)
     principal = await _user(request)
     body = await read_json(request, _change)
     if body.app_metadata is not None:
@@ -170,6 +172,7 @@ async def signup(request: web.Request) -> web.Response:
 
 
 async def settings(request: web.Request) -> web.Response:
+    await _count(request)
     return json_response(
         {
             "external": {"email": True, "phone": False, "anonymous_users": False},

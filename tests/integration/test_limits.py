@@ -23,7 +23,8 @@ async def test_RATE_04_headers_on_every_answer(hub: Hub, owner: Member) -> None:
         ("/rest/v1/nope", {"token": token}),
         ("/rest/v1/contacts", {"token": anon}), ("/rest/v1/contacts", {}),
         ("/functions/v1/list-organizations", {"token": token}),
-        ("/functions/v1/nope", {}), ("/auth/v1/nope", {}),
+        ("/functions/v1/nope", {}), ("/auth/v1/nope", {}), ("/auth/v1/settings", {}),
+        ("/auth/v1/user", {"token": token}),
     ):  # fmt: skip
         answer = await hub.get(path, **options)
         assert answer.headers.keys() >= HEADERS, path
