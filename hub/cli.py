@@ -26,6 +26,7 @@ click.rich_click.COMMAND_GROUPS = {
         {"name": "Run", "commands": ["run", "serve", "work", "sandbox"]},
         {"name": "Set up", "commands": ["migrate", "seed", "user", "keys"]},
         {"name": "Care", "commands": ["status", "doctor"]},
+        {"name": "Developers", "commands": ["bench"]},
     ]
 }
 click.rich_click.SHOW_ARGUMENTS = True
@@ -326,6 +327,40 @@ def _instance(data_dir: Path) -> Mapping[str, str]:
 
     found = read_json(data_dir / "runtime.json").get("environment", {}) if is_locked(data_dir) else {}
     return {**found, **{name: value for name, value in os.environ.items() if value}}
+
+
+@cli.group()
+def bench() -> None:
+    """What the hot paths cost, as ratios against a bare limit measured in the same run.
+
+    Example: hub bench ingest
+    """
+
+
+@bench.command("ingest")
+@click.option("--rounds", default=2, show_default=True, type=click.IntRange(1, 20))
+@click.option("--seconds", default=4.0, show_default=True, type=click.FloatRange(0.5, 60))
+def bench_ingest(rounds: int, seconds: float) -> None:
+    """Webhook, commit, 200: requests a second at 1, 16, 64 and 256 connections.
+
+    Example: hub bench ingest --rounds 3
+    """
+    from hub.bench import ingest
+
+    ingest.run(rounds=rounds, seconds=seconds)
+
+
+@bench.command("fanout")
+@click.option("--rounds", default=2, show_default=True, type=click.IntRange(1, 20))
+@click.option("--messages", default=1000, show_default=True, type=click.IntRange(50, 100_000))
+def bench_fanout(rounds: int, messages: int) -> None:
+    """Frames a second at 1,000 sessions in one organization and in a hundred; memory of a session.
+
+    Example: hub bench fanout --messages 500
+    """
+    from hub.bench import fanout
+
+    fanout.run(rounds=rounds, messages=messages)
 
 
 @contextmanager
