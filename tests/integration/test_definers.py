@@ -1,0 +1,219 @@
+"""The closed list: every function that runs with its owner's rights, why it may, and who may call it
+(guarantees 15).
+
+A new one must be added here with its reason, and its neighbour test named.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+import pytest
+
+from hub.db.pool import Database
+from hub.db.tenancy import acting_as
+from tests.factories import ingest_item, make_contact, make_conversation, make_message
+from tests.rows import Filled, fill
+
+#: Called by the runtime's own login, before any role is entered: they take an organization, an id or a key
+#: that the caller was given by another of them, and touch that organization's rows alone.
+MACHINERY = {
+    # the way in
+    "ingest_many": "webhook batches name the organization their account belongs to",
+    "add_identity": "a further identity of a contact that ingest resolved",
+    "add_identities": "a customer's changed number",
+    "amend_messages": "edits, deletions and reactions of stored messages",
+    "apply_statuses": "receipts, by account and provider id",
+    "judge_template": "a provider's verdict on a template",
+    "note_opt_out": "a customer who stopped marketing",
+    "contact_by_identities": "who a changed number belongs to",
+    "contact_of_sender": "who an insert-message is about",
+    "route_webhook": "which accounts a provider's key may mean",
+    "webhook_accounts": "the same, with what verifies a delivery",
+    "verify_tokens": "the subscription handshake",
+    "keep_failure": "a signed delivery that could not be applied",
+    "claim_failures": "kept deliveries that are due",
+    "settle_failure": "what became of one, fenced by its token",
+    "heard_from": "when an account was last heard of",
+    # the way out
+    "claim_sends": "due sends of all organizations",
+    "mark_sending": "fenced by the claim's token",
+    "extend_leases": "fenced by the claim's token",
+    "settle_sends": "fenced by the claim's token",
+    "reap_sends": "what dead workers left",
+    "release_account": "an account that may be tried again",
+    "report_account": "an account that could not sign in to its provider",
+    "outbox_depth": "numbers only",
+    "delete_expired": "what the keeping times let go",
+    # live
+    "heads": "numbers only",
+    "read_events": "one organization's log",
+    "resume_floor": "a number",
+    "epoch": "a hash",
+    "live_standing": "whether open sessions may go on",
+    # who is calling
+    "list_signing_keys": "sealed keys of the deployment",
+    "add_signing_key": "sealed keys of the deployment",
+    "claim_sentinel": "a sealed word",
+    "user_by_email": "sign-in",
+    "password_of": "sign-in",
+    "user_document": "sign-in",
+    "update_user": "one's own account",
+    "home_of": "a member's organizations",
+    "organizations_of": "a member's organizations",
+    "open_session": "sign-in",
+    "session_state": "one session",
+    "session_of_refresh": "one session, by its token's hash",
+    "rotate_refresh": "one session, by its token's hash",
+    "end_sessions": "one's own sessions",
+    "switch_organization": "one's own session, to an organization one belongs to",
+    "api_keys_by_prefix": "key look-up",
+    "api_key_state": "one key",
+    "key_used": "one key",
+    "sign_in_delay": "counters",
+    "sign_in_failed": "counters",
+    "sign_in_succeeded": "counters",
+    "may_repeat": "counters",
+    "schema_version": "names of migrations",
+}
+#: Called inside a member's transaction: they take the organization from app.org() and check permissions
+#: themselves.
+WITHIN_A_ROLE = {
+    "record_message": "insert-message",
+    "conversation_for_send": "send functions",
+    "keep_api_key_hash": "generate-api-key",
+    "keep_secrets": "sealed settings of rows just written",
+    "begin_idempotent": "a caller's own keys",
+    "finish_idempotent": "a caller's own keys",
+}
+
+
+@pytest.fixture
+async def two(superuser: asyncpg.Connection) -> tuple[Filled, Filled]:
+    return await fill(superuser), await fill(superuser)
+
+
+async def definers(conn: asyncpg.Connection, role: str) -> set[str]:
+    rows = await conn.fetch(
+        "select p.proname from pg_proc p where p.prosecdef and p.prorettype <> 'trigger'::regtype"
+        " and p.pronamespace in ('app'::regnamespace, 'auth'::regnamespace, 'public'::regnamespace)"
+        " and has_function_privilege($1, p.oid, 'execute')",
+        role,
+    )
+    return {r["proname"] for r in rows}
+
+
+async def test_the_list_of_definer_functions_is_closed(superuser: asyncpg.Connection) -> None:
+    found = await definers(superuser, "hub_runtime")
+    unlisted = found - set(MACHINERY) - set(WITHIN_A_ROLE)
+    reached_by_sql_alone = {"has_appgain_credentials", "list_failures", "organization_summary", "queue_mail"}
+    assert unlisted <= reached_by_sql_alone, unlisted - reached_by_sql_alone
+    assert set(MACHINERY) | set(WITHIN_A_ROLE) <= found
+
+
+async def test_X10_inside_a_role_only_those_that_check_the_caller_can_be_called(
+    superuser: asyncpg.Connection,
+) -> None:
+    assert await definers(superuser, "authenticated") == set(WITHIN_A_ROLE)
+    assert await definers(superuser, "anon") == set()
+
+
+async def refusal(conn: asyncpg.Connection, statement: str, *args: Any) -> str | None:
+    """The SQLSTATE of the refusal; nothing is kept."""
+    await conn.execute("savepoint attempt")
+    try:
+        await conn.fetch(statement, *args)
+    except asyncpg.PostgresError as e:
+        return str(e.sqlstate)
+    finally:
+        await conn.execute("rollback to savepoint attempt")
+    return None
+
+
+async def test_functions_within_a_role_refuse_the_neighbours_ids(
+    db: Database, two: tuple[Filled, Filled]
+) -> None:
+    a, b = two
+    message = {
+        "content": "x",
+        "direction": "INBOUND",
+        "status": "RECEIVED",
+        "message_type": "text",
+        "phones": [],
+    }
+    async with acting_as(db, a.owner.principal()) as conn:
+        for item in (
+            {**message, "contact_id": str(b.id("contacts"))},
+            {**message, "contact_id": str(a.id("contacts")), "channel_account_id": str(b.org.account_id)},
+        ):
+            got = await refusal(conn, "select * from app.record_message($1)", orjson.dumps(item).decode())
+            assert got == "HUB04", item
+        secret = [
+            {"organization_id": str(b.org.id), "owner_id": str(b.org.account_id), "secrets": {"t": "x"}}
+        ]
+        got = await refusal(
+            conn, "select app.keep_secrets('channel_accounts', $1)", orjson.dumps(secret).decode()
+        )
+        assert got == "42501"
+        await conn.execute("select app.keep_api_key_hash($1, $2)", b.id("api_keys"), b"hash")
+    async with acting_as(db, b.owner.principal()) as conn:
+        assert await conn.fetchval("select count(*) from public.api_keys") == 1
+
+
+async def test_receipts_and_amendments_for_one_account_never_touch_the_neighbours_message(
+    db: Database, superuser: asyncpg.Connection, two: tuple[Filled, Filled]
+) -> None:
+    """The same provider id, even the right correlator, under another organization's account: ignored."""
+    a, b = two
+    target: UUID = await make_message(
+        superuser, b.org, b.id("conversations"), direction="OUTBOUND", status="SENT", source="agent",
+        provider_message_id="wamid.same",
+    )  # fmt: skip
+    status = {
+        "organization_id": str(a.org.id), "channel_account_id": str(a.org.account_id),
+        "provider_message_id": "wamid.same", "correlator": str(target), "status": "READ",
+        "occurred_at": "2026-01-01T00:00:00Z", "failure_code": None, "failure_reason": None,
+    }  # fmt: skip
+    async with db.connection("ingest") as conn:
+        await conn.fetch("select app.apply_statuses($1)", orjson.dumps([status]).decode())
+    assert await superuser.fetchval("select status from messages where id = $1", target) == "SENT"
+
+
+async def test_a_reply_cannot_quote_the_neighbours_message(
+    db: Database, superuser: asyncpg.Connection, two: tuple[Filled, Filled]
+) -> None:
+    a, b = two
+    await make_message(superuser, b.org, b.id("conversations"), provider_message_id="wamid.b")
+    async with db.connection("ingest") as conn:
+        item = ingest_item(a.org, "2099", reply_to="wamid.b")
+        await conn.fetch("select * from app.ingest_many($1)", orjson.dumps([item]).decode())
+    row = await superuser.fetchrow(
+        "select organization_id, reply_to_id from messages where provider_message_id = $1", item["dedupe_key"]
+    )
+    assert tuple(row) == (a.org.id, None)
+
+
+async def test_a_claim_hands_out_each_organizations_own_rows_together(
+    db: Database, superuser: asyncpg.Connection, two: tuple[Filled, Filled]
+) -> None:
+    """Message, account, identities and secrets of a claimed send are all of its organization."""
+    for f in two:
+        contact = await make_contact(superuser, f.org, "201555")
+        conv = await make_conversation(superuser, f.org, contact)
+        await make_message(superuser, f.org, conv, direction="OUTBOUND", status="PENDING", source="agent")
+        await superuser.execute(
+            "insert into app.secrets (organization_id, owner_table, owner_id, name, ciphertext)"
+            " values ($1, 'channel_accounts', $2, 'access_token', $3)",
+            f.org.id, f.org.account_id, f"sealed for {f.org.id}",
+        )  # fmt: skip
+    async with db.connection("worker") as conn:
+        rows = await conn.fetch("select * from app.claim_sends($1, 'w', 20, '30 s')", uuid4())
+    assert {r["organization_id"] for r in rows} == {f.org.id for f in two}
+    for r in rows:
+        own = str(r["organization_id"])
+        assert orjson.loads(r["message"])["organization_id"] == own
+        assert orjson.loads(r["secrets"]) == {"access_token": f"sealed for {own}"}
+        assert r["channel_account_id"] == next(f.org.account_id for f in two if str(f.org.id) == own)
