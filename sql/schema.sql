@@ -70,9 +70,11 @@ CREATE FUNCTION app.add_identity(org uuid, contact uuid, new_scheme text, new_va
     values (org, contact, new_scheme, new_value, shown_as) on conflict (organization_id, scheme, value) do nothing;
     if found then
       update public.contacts c
-         set phones = case when phone is null or phone = any (c.phones) then c.phones else c.phones || phone end,
-             emails = case when mail is null or mail = any (c.emails) then c.emails else c.emails || mail end
-       where c.organization_id = org and c.id = contact and (not phone = any (c.phones) or not mail = any (c.emails));
+         set phones = case when phone is null then c.phones else c.phones || phone end,
+             emails = case when mail is null then c.emails else c.emails || mail end
+       where c.organization_id = org and c.id = contact -- however the contact spells them
+         and (not exists (select from unnest(c.phones) p where ltrim(regexp_replace(app.fold(p), '[^0-9]', '', 'g'), '0') = ltrim(phone, '+')) and phone is not null
+              or mail is not null and not mail = any (c.emails));
     end if;
   end $$;
 
@@ -340,8 +342,13 @@ CREATE FUNCTION app.contacts_of_items(batch app.ingest_item[]) RETURNS uuid[]
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     select array_agg((select known.contact_id from (
-               select i.place, (select x.contact_id from public.contact_identities x -- a scalar look-up: one index probe whatever the statistics say
-                                 where x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value) as contact_id
+               -- scalar look-ups: one index probe each, whatever the statistics say
+               select i.place, coalesce(
+                        (select x.contact_id from public.contact_identities x
+                          where x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value),
+                        (select x.contact_id from public.contact_identities x -- known by the phone number, has never written
+                          where x.organization_id = b.organization_id and x.scheme = 'phone_e164'
+                            and x.value = case when i.scheme = 'wa_id' then '+' || i.value end)) as contact_id
                  from unnest(b.schemes, b.ids) with ordinality i (scheme, value, place)) known
               where known.contact_id is not null order by known.place limit 1) order by b.ordinality)
       from unnest(batch) with ordinality b
@@ -778,13 +785,12 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
       contact := app.contacts_of_items(batch);
     end if;
 
-    -- further identities of the same sender (a phone number beside a business-scoped id)
+    -- further identities of the same sender (a phone number beside a business-scoped id, WhatsApp beside a phone number)
     for late in
       select distinct b.organization_id, contact[b.ordinality] as contact_id, i.scheme, i.value, b.name
         from unnest(batch) with ordinality b
        cross join lateral unnest(b.schemes, b.ids) i (scheme, value)
-       where cardinality(b.ids) > 1
-         and not exists (select from public.contact_identities x where x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value)
+       where not exists (select from public.contact_identities x where x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value)
        order by 1, 3, 4
     loop
       perform app.add_identity(late.organization_id, late.contact_id, late.scheme, late.value, late.name);
@@ -910,10 +916,8 @@ CREATE FUNCTION app.ingest_one(item jsonb) RETURNS TABLE(organization_id uuid, s
         contact := (app.contacts_of_items(array[i]))[1];
       end if;
     end if;
-    if cardinality(i.ids) > 1 then
-      perform app.add_identity(i.organization_id, contact, x.scheme, x.value, i.name) from unnest(i.schemes, i.ids) x (scheme, value)
-        where not exists (select from public.contact_identities k where k.organization_id = i.organization_id and k.scheme = x.scheme and k.value = x.value);
-    end if;
+    perform app.add_identity(i.organization_id, contact, x.scheme, x.value, i.name) from unnest(i.schemes, i.ids) x (scheme, value)
+      where not exists (select from public.contact_identities k where k.organization_id = i.organization_id and k.scheme = x.scheme and k.value = x.value);
     conv := app.conversation_of(i.organization_id, i.channel_account_id, contact);
     if conv is null then
       insert into public.conversations (organization_id, channel_account_id, contact_id) values (i.organization_id, i.channel_account_id, contact)
@@ -1115,6 +1119,27 @@ CREATE FUNCTION app.may_repeat(what text, every interval) RETURNS boolean
       returning 1)
     select exists (select from noted)
   $$;
+
+CREATE FUNCTION app.mirror_identities() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    given text[];
+  begin
+    select coalesce(array_agg(distinct i.scheme || ':' || i.value), '{}') into given from (
+      select 'phone_e164' as scheme, '+' || ltrim(regexp_replace(app.fold(p), '[^0-9]', '', 'g'), '0') as value from unnest(new.phones) p
+       where ltrim(p) like '+%' or ltrim(p) like '00%'
+      union all
+      select 'email', lower(trim(e)) from unnest(new.emails) e where e like '%_@_%') i
+     where length(i.value) between 3 and 320;
+    delete from public.contact_identities i
+     where i.organization_id = new.organization_id and i.contact_id = new.id and i.scheme in ('phone_e164', 'email') and not i.scheme || ':' || i.value = any (given);
+    insert into public.contact_identities (organization_id, contact_id, scheme, value)
+    select new.organization_id, new.id, split_part(g, ':', 1), substr(g, strpos(g, ':') + 1) from unnest(given) g order by 3, 4
+    on conflict (organization_id, scheme, value) do nothing;
+    return null;
+  end $$;
 
 CREATE FUNCTION app.named_by(scheme text, value text, name text) RETURNS TABLE(first_name text, last_name text, phones text[], emails text[])
     LANGUAGE sql IMMUTABLE
@@ -3741,6 +3766,10 @@ CREATE TRIGGER limit_updates AFTER UPDATE ON public.teams REFERENCING NEW TABLE 
 CREATE TRIGGER limit_updates AFTER UPDATE ON public.templates REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.limit_event_rows();
 
 CREATE TRIGGER limit_updates AFTER UPDATE ON public.webhooks REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.limit_event_rows();
+
+CREATE TRIGGER mirror_changed AFTER UPDATE OF phones, emails ON public.contacts FOR EACH ROW WHEN (((new.phones <> old.phones) OR (new.emails <> old.emails))) EXECUTE FUNCTION app.mirror_identities();
+
+CREATE TRIGGER mirror_new AFTER INSERT ON public.contacts FOR EACH ROW WHEN (((CURRENT_USER <> 'hub_writer'::name) AND ((new.phones <> '{}'::text[]) OR (new.emails <> '{}'::text[])))) EXECUTE FUNCTION app.mirror_identities();
 
 CREATE TRIGGER place BEFORE INSERT ON public.messages FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.place_message();
 

@@ -138,3 +138,25 @@ create or replace function app.route_account() returns trigger
     end if;
     return null;
   end $$;
+
+-- Phones and e-mails of a contact are identities too, so that whoever writes from them is this person. A number that another
+-- contact holds stays his: duplicates are found and merged by people.
+create or replace function app.mirror_identities() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  declare
+    given text[];
+  begin
+    select coalesce(array_agg(distinct i.scheme || ':' || i.value), '{}') into given from (
+      select 'phone_e164' as scheme, '+' || ltrim(regexp_replace(app.fold(p), '[^0-9]', '', 'g'), '0') as value from unnest(new.phones) p
+       where ltrim(p) like '+%' or ltrim(p) like '00%'
+      union all
+      select 'email', lower(trim(e)) from unnest(new.emails) e where e like '%_@_%') i
+     where length(i.value) between 3 and 320;
+    delete from public.contact_identities i
+     where i.organization_id = new.organization_id and i.contact_id = new.id and i.scheme in ('phone_e164', 'email') and not i.scheme || ':' || i.value = any (given);
+    insert into public.contact_identities (organization_id, contact_id, scheme, value)
+    select new.organization_id, new.id, split_part(g, ':', 1), substr(g, strpos(g, ':') + 1) from unnest(given) g order by 3, 4
+    on conflict (organization_id, scheme, value) do nothing;
+    return null;
+  end $$;

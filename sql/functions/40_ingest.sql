@@ -77,13 +77,12 @@ create or replace function app.ingest_many(items jsonb)
       contact := app.contacts_of_items(batch);
     end if;
 
-    -- further identities of the same sender (a phone number beside a business-scoped id)
+    -- further identities of the same sender (a phone number beside a business-scoped id, WhatsApp beside a phone number)
     for late in
       select distinct b.organization_id, contact[b.ordinality] as contact_id, i.scheme, i.value, b.name
         from unnest(batch) with ordinality b
        cross join lateral unnest(b.schemes, b.ids) i (scheme, value)
-       where cardinality(b.ids) > 1
-         and not exists (select from public.contact_identities x where x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value)
+       where not exists (select from public.contact_identities x where x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value)
        order by 1, 3, 4
     loop
       perform app.add_identity(late.organization_id, late.contact_id, late.scheme, late.value, late.name);
@@ -239,10 +238,8 @@ create or replace function app.ingest_one(item jsonb)
         contact := (app.contacts_of_items(array[i]))[1];
       end if;
     end if;
-    if cardinality(i.ids) > 1 then
-      perform app.add_identity(i.organization_id, contact, x.scheme, x.value, i.name) from unnest(i.schemes, i.ids) x (scheme, value)
-        where not exists (select from public.contact_identities k where k.organization_id = i.organization_id and k.scheme = x.scheme and k.value = x.value);
-    end if;
+    perform app.add_identity(i.organization_id, contact, x.scheme, x.value, i.name) from unnest(i.schemes, i.ids) x (scheme, value)
+      where not exists (select from public.contact_identities k where k.organization_id = i.organization_id and k.scheme = x.scheme and k.value = x.value);
     conv := app.conversation_of(i.organization_id, i.channel_account_id, contact);
     if conv is null then
       insert into public.conversations (organization_id, channel_account_id, contact_id) values (i.organization_id, i.channel_account_id, contact)
@@ -308,8 +305,13 @@ create or replace function app.contacts_of_items(batch app.ingest_item[]) return
   set search_path = pg_catalog, pg_temp
   as $$
     select array_agg((select known.contact_id from (
-               select i.place, (select x.contact_id from public.contact_identities x -- a scalar look-up: one index probe whatever the statistics say
-                                 where x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value) as contact_id
+               -- scalar look-ups: one index probe each, whatever the statistics say
+               select i.place, coalesce(
+                        (select x.contact_id from public.contact_identities x
+                          where x.organization_id = b.organization_id and x.scheme = i.scheme and x.value = i.value),
+                        (select x.contact_id from public.contact_identities x -- known by the phone number, has never written
+                          where x.organization_id = b.organization_id and x.scheme = 'phone_e164'
+                            and x.value = case when i.scheme = 'wa_id' then '+' || i.value end)) as contact_id
                  from unnest(b.schemes, b.ids) with ordinality i (scheme, value, place)) known
               where known.contact_id is not null order by known.place limit 1) order by b.ordinality)
       from unnest(batch) with ordinality b
@@ -338,8 +340,10 @@ create or replace function app.add_identity(org uuid, contact uuid, new_scheme t
     values (org, contact, new_scheme, new_value, shown_as) on conflict (organization_id, scheme, value) do nothing;
     if found then
       update public.contacts c
-         set phones = case when phone is null or phone = any (c.phones) then c.phones else c.phones || phone end,
-             emails = case when mail is null or mail = any (c.emails) then c.emails else c.emails || mail end
-       where c.organization_id = org and c.id = contact and (not phone = any (c.phones) or not mail = any (c.emails));
+         set phones = case when phone is null then c.phones else c.phones || phone end,
+             emails = case when mail is null then c.emails else c.emails || mail end
+       where c.organization_id = org and c.id = contact -- however the contact spells them
+         and (not exists (select from unnest(c.phones) p where ltrim(regexp_replace(app.fold(p), '[^0-9]', '', 'g'), '0') = ltrim(phone, '+')) and phone is not null
+              or mail is not null and not mail = any (c.emails));
     end if;
   end $$;

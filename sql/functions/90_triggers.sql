@@ -39,3 +39,5 @@ create or replace trigger stages before insert or update on public.pipelines for
 create or replace trigger guard before insert or update on public.memberships for each row execute function app.guard_membership();
 create or replace trigger route after insert or update on public.channel_accounts for each row execute function app.route_account();
 create or replace trigger write_profile instead of update on public.profiles for each row execute function app.write_profile();
+create or replace trigger mirror_new after insert on public.contacts for each row when (current_user <> 'hub_writer' and (new.phones <> '{}' or new.emails <> '{}')) execute function app.mirror_identities();
+create or replace trigger mirror_changed after update of phones, emails on public.contacts for each row when (new.phones <> old.phones or new.emails <> old.emails) execute function app.mirror_identities();

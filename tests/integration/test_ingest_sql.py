@@ -98,7 +98,8 @@ async def test_a_phone_found_later_joins_the_contact_of_the_business_scoped_id(
     await ingest(db, ingest_item(org, "", schemes=["wa_bsuid"], ids=["EG.3141"]))
     await ingest(db, ingest_item(org, "", schemes=["wa_id", "wa_bsuid"], ids=["201001383533", "EG.3141"]))
     assert await superuser.fetch("select phones from contacts") == [(["+201001383533"],)]
-    assert await superuser.fetchval("select count(*) from contact_identities") == 2
+    schemes = await superuser.fetchval("select array_agg(scheme order by scheme) from contact_identities")
+    assert schemes == ["phone_e164", "wa_bsuid", "wa_id"]
     assert await superuser.fetchval("select count(*) from conversations") == 1
 
 
@@ -192,3 +193,46 @@ async def test_I11_the_same_ids_in_two_organizations_stay_apart(
         " join contacts p on p.id = m.contact_id"
     )
     assert {tuple(r) for r in rows} == {(a.id,) * 3, (b.id,) * 3}
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_contact_of_the_crm_who_writes_for_the_first_time_is_recognised_by_his_phone(
+    db: Database, superuser: asyncpg.Connection, org: Org, others: int
+) -> None:
+    contact = await superuser.fetchval(
+        "insert into contacts (organization_id, first_name, phones) values ($1, 'Mona', $2) returning id",
+        org.id,
+        ["+20 100 138 3533"],
+    )
+    company = [ingest_item(org, f"20{n}") for n in range(others)]
+    await ingest(db, *company, ingest_item(org, "201001383533"))
+    found = await superuser.fetch(
+        "select scheme, value from contact_identities where contact_id = $1 order by 1", contact
+    )
+    assert [tuple(r) for r in found] == [("phone_e164", "+201001383533"), ("wa_id", "201001383533")]
+    assert await superuser.fetchval("select phones from contacts where id = $1", contact) == ["+20 100 138 3533"]
+    assert await superuser.fetchval("select count(*) from conversations where contact_id = $1", contact) == 1
+
+
+async def test_phones_and_emails_of_a_contact_are_its_identities_and_follow_them(
+    superuser: asyncpg.Connection, org: Org
+) -> None:
+    contact = await superuser.fetchval(
+        "insert into contacts (organization_id, phones, emails) values ($1, $2, $3) returning id",
+        org.id,
+        ["00201001383533", "010 not international"],
+        ["Mona@Example.test"],
+    )
+
+    async def identities() -> list[str]:
+        rows = await superuser.fetch("select value from contact_identities where contact_id = $1 order by 1", contact)
+        return [r["value"] for r in rows]
+
+    assert await identities() == ["+201001383533", "mona@example.test"]
+    await superuser.execute("update contacts set phones = $2, emails = '{}' where id = $1", contact, ["+4470"])
+    assert await identities() == ["+4470"]
+    other = await superuser.fetchval(
+        "insert into contacts (organization_id, phones) values ($1, $2) returning id", org.id, ["+4470"]
+    )
+    assert await identities() == ["+4470"]
+    assert await superuser.fetchval("select count(*) from contact_identities where contact_id = $1", other) == 0
