@@ -207,6 +207,28 @@ CREATE FUNCTION app.begin_idempotent(principal text, key text, hash bytea) RETUR
     return query select case when seen.key is null then 'new' when seen.body_hash <> hash then 'other_body' else 'done' end, seen.status, seen.body;
   end $$;
 
+CREATE FUNCTION app.bury_message() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if tg_op = 'DELETE' then
+      update public.messages set deleted_at = clock_timestamp() where organization_id = old.organization_id and id = old.id and deleted_at is null;
+      return null;                                       -- the row itself stays
+    end if;
+    new.content := null;
+    new.metadata := '{}';
+    delete from app.outbox o where o.organization_id = new.organization_id and o.message_id = new.id and o.state in ('available', 'dead');
+    if found and new.status = 'PENDING' then
+      new.status := 'FAILED';
+      new.failure_code := 'cancelled';
+      new.failure_reason := 'Deleted before it was sent.';
+    end if;
+    update public.conversations c set last_message_preview = app.preview(null, 'deleted')
+     where c.organization_id = new.organization_id and c.id = new.conversation_id and c.msg_seq = new.conv_seq;
+    return new;
+  end $$;
+
 CREATE FUNCTION app.changed_columns(before jsonb, after jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -3508,6 +3530,10 @@ CREATE INDEX tasks_due_date_idx ON public.tasks USING btree (organization_id, du
 CREATE INDEX webhook_deliveries_created_at_idx ON public.webhook_deliveries USING btree (organization_id, created_at DESC);
 
 CREATE TRIGGER release AFTER INSERT OR UPDATE ON app.secrets FOR EACH ROW WHEN ((new.owner_table = 'channel_accounts'::text)) EXECUTE FUNCTION app.account_secret_changed();
+
+CREATE TRIGGER bury BEFORE UPDATE OF deleted_at ON public.messages FOR EACH ROW WHEN (((new.deleted_at IS NOT NULL) AND (old.deleted_at IS NULL))) EXECUTE FUNCTION app.bury_message();
+
+CREATE TRIGGER bury_deleted BEFORE DELETE ON public.messages FOR EACH ROW WHEN ((CURRENT_USER = ANY (ARRAY['authenticated'::name, 'service_role'::name]))) EXECUTE FUNCTION app.bury_message();
 
 CREATE TRIGGER closed_at BEFORE INSERT OR UPDATE ON public.conversations FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.conversation_closed_at();
 

@@ -150,3 +150,26 @@ create or replace function app.raise_status(m public.messages, new_provider_id t
     delete from app.outbox o where o.organization_id = m.organization_id and o.message_id = m.id and o.state in ('unknown', 'dead', 'available') and o.sending_at is not null;
     return true;
   end $$;
+
+-- A message that is deleted leaves a tombstone: its place, time and people stay, its text and attachments go. One that
+-- still waits to be sent is not sent.
+create or replace function app.bury_message() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    if tg_op = 'DELETE' then
+      update public.messages set deleted_at = clock_timestamp() where organization_id = old.organization_id and id = old.id and deleted_at is null;
+      return null;                                       -- the row itself stays
+    end if;
+    new.content := null;
+    new.metadata := '{}';
+    delete from app.outbox o where o.organization_id = new.organization_id and o.message_id = new.id and o.state in ('available', 'dead');
+    if found and new.status = 'PENDING' then
+      new.status := 'FAILED';
+      new.failure_code := 'cancelled';
+      new.failure_reason := 'Deleted before it was sent.';
+    end if;
+    update public.conversations c set last_message_preview = app.preview(null, 'deleted')
+     where c.organization_id = new.organization_id and c.id = new.conversation_id and c.msg_seq = new.conv_seq;
+    return new;
+  end $$;

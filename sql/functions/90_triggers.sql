@@ -41,3 +41,5 @@ create or replace trigger route after insert or update on public.channel_account
 create or replace trigger write_profile instead of update on public.profiles for each row execute function app.write_profile();
 create or replace trigger mirror_new after insert on public.contacts for each row when (current_user <> 'hub_writer' and (new.phones <> '{}' or new.emails <> '{}')) execute function app.mirror_identities();
 create or replace trigger mirror_changed after update of phones, emails on public.contacts for each row when (new.phones <> old.phones or new.emails <> old.emails) execute function app.mirror_identities();
+create or replace trigger bury_deleted before delete on public.messages for each row when (current_user in ('authenticated', 'service_role')) execute function app.bury_message();
+create or replace trigger bury before update of deleted_at on public.messages for each row when (new.deleted_at is not null and old.deleted_at is null) execute function app.bury_message();
