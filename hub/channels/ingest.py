@@ -180,7 +180,9 @@ class MicroBatcher(Generic[Item]):
         self._write = write
         self._size, self._writers = size, writers
         self._waiting: deque[tuple[Item, _Ticket]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = 0
+        """Writers that will look at the queue once more. Not the number of tasks: those end a turn later."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -193,22 +195,30 @@ class MicroBatcher(Generic[Item]):
             raise Unavailable("Too many messages wait to be stored", retry_after_s=1)
         ticket = _Ticket(len(items))
         self._waiting.extend((item, ticket) for item in items)
-        if len(self._running) < self._writers:
-            task = asyncio.create_task(self._work())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+        self._hire()
         await ticket.done
         return ticket.rejected
 
     async def idle(self) -> None:
         """Return when nothing is being written."""
-        while self._running:
-            await asyncio.wait(tuple(self._running))
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+    def _hire(self) -> None:
+        if self._running < self._writers:
+            self._running += 1
+            task = asyncio.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
         waiting = self._waiting
-        while waiting:
-            await self._commit([waiting.popleft() for _ in range(min(self._size, len(waiting)))])
+        try:
+            while waiting:
+                await self._commit([waiting.popleft() for _ in range(min(self._size, len(waiting)))])
+        finally:
+            # no await between the last look and this: whoever puts now finds a place free
+            self._running -= 1
 
     async def _commit(self, batch: list[tuple[Item, _Ticket]]) -> None:
         try:
@@ -216,6 +226,10 @@ class MicroBatcher(Generic[Item]):
         except Unavailable as error:
             for _, ticket in batch:
                 ticket.fail(error)
+        except asyncio.CancelledError:
+            for _, ticket in batch:
+                ticket.fail(Unavailable("This process is ending", retry_after_s=2))
+            raise
         except Exception as error:  # the database's refusal of an item, or a bug of ours that one item meets
             if len(batch) > 1:
                 middle = len(batch) // 2
