@@ -4,9 +4,7 @@
  */
 import { create } from "zustand";
 import { ApiError } from "../api/http";
-import {
-  type Message, contact, conversation, conversationRead, message,
-} from "../api/models";
+import { contact, conversation, conversationRead, message } from "../api/models";
 import { type Filters, count, rows, rowsById } from "../api/rest";
 import { accessToken, dropToken, useSession } from "../api/session";
 import { newId } from "../lib/ids";
@@ -21,6 +19,7 @@ import {
   takeContacts, takeConversations, takeMessages, takeOlder, takeReads, takeThread, unreadCount,
 } from "./reducer";
 import { CommandError, LiveSocket, type Phase } from "./socket";
+import { Wanted, untilAnswered } from "./wanted";
 
 export const QUEUES = ["mine", "unassigned", "all", "closed"] as const;
 export type Queue = (typeof QUEUES)[number];
@@ -118,6 +117,7 @@ export function stopLive(): void {
   cursor = null;
   open = null;
   pending = [];
+  wanted.forget();
   useLive.setState(initial, true);
 }
 
@@ -148,6 +148,7 @@ function receive(frame: ServerFrame): void {
       if (before && before.organization_id !== frame.session.organization_id) {
         // Another organization: nothing of the former may stay in sight while its own is read.
         pending = [];
+        wanted.forget();
         useLive.setState({ inbox: emptyInbox, loading: true, complete: noQueues(false), counts: noQueues(null) });
       }
       useLive.setState({
@@ -195,34 +196,46 @@ function drain(): void {
     }
   }
   land();
-  void fetchWanted(wants);
+  fetchWanted(wants);
   if (wants.tables.has("conversations")) recountSoon();
   tablesChanged(wants.tables);
 }
 
-async function fetchWanted(wants: Wants): Promise<void> {
-  const read = async (ids: Set<string>, take: (list: string[]) => Promise<void>): Promise<void> => {
-    if (ids.size) await take([...ids]);
-  };
-  await Promise.all([
-    read(wants.conversations, async (ids) => {
-      const found = await rowsById("conversations", conversation, ids);
-      setInbox(takeConversations(inboxNow(), found, false));
-    }),
-    read(wants.contacts, async (ids) => {
-      const found = await rowsById("contacts", contact, ids);
-      setInbox(takeContacts(inboxNow(), found));
-    }),
-    read(wants.messages, async (ids) => {
-      const found = await rowsById("messages", message, ids);
-      setInbox(takeMessages(inboxNow(), found));
-      land();
-    }),
-  ]).catch(report);
+type WantedKind = "conversations" | "contacts" | "messages";
+
+const wanted = new Wanted<WantedKind>({
+  read: async (kind, ids) => {
+    switch (kind) {
+      case "conversations": {
+        const found = await rowsById("conversations", conversation, ids);
+        return () => setInbox(takeConversations(inboxNow(), found, false));
+      }
+      case "contacts": {
+        const found = await rowsById("contacts", contact, ids);
+        return () => setInbox(takeContacts(inboxNow(), found));
+      }
+      case "messages": {
+        const found = await rowsById("messages", message, ids);
+        return () => {
+          setInbox(takeMessages(inboxNow(), found));
+          land();
+        };
+      }
+      default:
+        return kind satisfies never;
+    }
+  },
+  refused: report,
+});
+
+function fetchWanted(wants: Wants): void {
+  wanted.want("conversations", wants.conversations);
+  wanted.want("contacts", wants.contacts);
+  wanted.want("messages", wants.messages);
 }
 
 function report(error: unknown): void {
-  // The next event or resync brings it again; what a person has to know stands in `failure` and the badge.
+  // What a person has to know stands in `failure` and the badge.
   console.warn("background read failed", error);
 }
 
@@ -407,16 +420,21 @@ export function openConversation(id: string | null): void {
     return;
   }
   void readConversation(id);
-  if (!inboxNow().threads.get(id)?.loaded) void readThread(id).catch(report);
+  if (!inboxNow().threads.get(id)?.loaded) untilAnswered(() => readThread(id), left(id)).catch(report);
 }
+
+/** Whether the conversation is not the one in sight any more: reading it may wait until somebody opens it again. */
+const left = (id: string) => (): boolean => socket === null || open !== id;
 
 async function readConversation(id: string): Promise<void> {
   if (inboxNow().conversations.has(id)) return;
   try {
-    const found = await rowsById("conversations", conversation, [id]);
-    setInbox(takeConversations(inboxNow(), found, false));
-    if (found.length) await readBeside([id]);
-    else useLive.setState({ missing: new Set(useLive.getState().missing).add(id) });
+    await untilAnswered(async () => {
+      const found = await rowsById("conversations", conversation, [id]);
+      setInbox(takeConversations(inboxNow(), found, false));
+      if (found.length) await readBeside([id]);
+      else useLive.setState({ missing: new Set(useLive.getState().missing).add(id) });
+    }, left(id));
   } catch (error) {
     // A malformed id is refused as such: no conversation has it.
     if (error instanceof ApiError && error.status >= 400 && error.status < 500) {
@@ -611,11 +629,11 @@ async function settle(one: Unsent, messageId: string | null): Promise<void> {
     inboxNow().threads.get(one.conversationId)?.messages.some((row) => row.client_ref === one.clientRef) ?? true;
   if (!here() && messageId) {
     await new Promise((resolve) => setTimeout(resolve, 2_000));
-    if (!here()) {
-      await rowsById("messages", message, [messageId])
-        .then((found: Message[]) => setInbox(takeMessages(inboxNow(), found)))
-        .catch(report);
-    }
+    const known = (): boolean => socket === null || here();
+    await untilAnswered(async () => {
+      const found = await rowsById("messages", message, [messageId]);
+      setInbox(takeMessages(inboxNow(), found));
+    }, known).catch(report);
   }
   setOutbox({ type: "landed", clientRefs: new Set([one.clientRef]) });
 }
