@@ -255,19 +255,36 @@ CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease in
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    with due as (
-      select o.organization_id, o.message_id, o.is_bulk, o.due_at,
-             row_number() over (partition by o.organization_id order by o.due_at, o.message_id) as place,
-             row_number() over (partition by o.is_bulk order by o.due_at, o.message_id) as kind_place
-        from (select * from app.outbox x where x.state = 'available' and x.due_at <= clock_timestamp() order by x.due_at, x.message_id limit batch * 8) o
-       where not exists (select from app.outbox e where e.organization_id = o.organization_id and e.conversation_id = o.conversation_id
-                            and e.conv_seq < o.conv_seq and e.state in ('available', 'running') and e.queued_at > clock_timestamp() - interval '2 minutes')
-         and not exists (select from app.account_holds h where h.organization_id = o.organization_id and h.channel_account_id = o.channel_account_id and h.until > clock_timestamp())
+    with recursive account as (   -- one index probe an account
+      (select o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000') as id from app.outbox o
+        where o.state = 'available' order by 1, 2 limit 1)
+      union all
+      select n.* from account a cross join lateral (
+        select o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000') from app.outbox o
+         where o.state = 'available'
+           and (o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000')) > (a.organization_id, a.id)
+         order by 1, 2 limit 1) n
+    ), due as (
+      select r.organization_id, r.message_id, r.is_bulk, r.due_at,
+             row_number() over (partition by r.organization_id order by r.due_at, r.message_id)
+               + (select count(*) from app.outbox x where x.organization_id = r.organization_id and x.state = 'running') as place
+        from account a
+        cross join lateral (
+          select o.* from (select x.* from app.outbox x
+                            where x.state = 'available' and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
+                              and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = a.id
+                            order by x.due_at, x.message_id limit 400) o
+           where not app.waits_for_earlier(o)
+             and exists (select from public.messages m where m.organization_id = o.organization_id and m.id = o.message_id and m.status = 'PENDING')
+           order by o.due_at, o.message_id limit 8) r
+       where not exists (select from app.account_holds h where h.organization_id = a.organization_id and h.channel_account_id = a.id and h.until > clock_timestamp())
+         and not exists (select from public.channel_accounts c where c.organization_id = a.organization_id and c.id = a.id
+                            and (not c.is_active or c.disconnected_at is not null))
     ), chosen as (
-      select d.organization_id, d.message_id from due d
-       where d.place + (select count(*) from app.outbox r where r.organization_id = d.organization_id and r.state = 'running') <= 8
-         and (not d.is_bulk or d.kind_place <= greatest(batch / 2, 1))
-       order by d.due_at, d.message_id limit batch
+      select d.organization_id, d.message_id from (
+        select d.*, row_number() over (partition by d.is_bulk order by d.place, d.due_at, d.message_id) as kind_place from due d where d.place <= 8) d
+       where not d.is_bulk or d.kind_place <= greatest(batch / 2, 1)
+       order by d.place, d.due_at, d.message_id limit batch
     ), locked as (
       select o.organization_id, o.message_id from app.outbox o join chosen c using (organization_id, message_id)
        where o.state = 'available' order by o.due_at, o.message_id for update of o skip locked
@@ -1397,15 +1414,22 @@ CREATE FUNCTION app.reap_sends(wait interval, max_rows integer) RETURNS TABLE(re
     AS $$
   declare
     r record;
+    code text;
     touched uuid[] := '{}';
   begin
     released := 0; unknown := 0; failed := 0;
     for r in
-      select o.* from app.outbox o
+      select o.*, m.status as message_status, a.on_ambiguous, a.disconnected_at
+        from app.outbox o
+        join public.messages m on m.organization_id = o.organization_id and m.id = o.message_id
+        left join public.channel_accounts a on a.organization_id = o.organization_id and a.id = o.channel_account_id
        where (o.state = 'running' and o.lease_until < clock_timestamp()) or (o.state = 'unknown' and o.due_at < clock_timestamp())
-       order by o.organization_id, o.conversation_id, o.conv_seq limit max_rows for update skip locked
+          or (o.state = 'available' and (a.disconnected_at is not null or m.status <> 'PENDING'))
+       order by o.organization_id, o.conversation_id, o.conv_seq limit max_rows for update of o skip locked
     loop
-      if r.state = 'running' and r.sending_at is null and r.lost_leases < 2 then
+      if r.message_status <> 'PENDING' then
+        delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
+      elsif r.state = 'running' and r.sending_at is null and r.lost_leases < 2 then
         update app.outbox set state = 'available', lease_token = null, lease_until = null, claimed_by = null, lost_leases = lost_leases + 1
          where organization_id = r.organization_id and message_id = r.message_id;
         released := released + 1;
@@ -1414,18 +1438,18 @@ CREATE FUNCTION app.reap_sends(wait interval, max_rows integer) RETURNS TABLE(re
                               last_error = 'worker lost while sending'
          where organization_id = r.organization_id and message_id = r.message_id;
         unknown := unknown + 1;
-      elsif r.state = 'unknown' and not r.is_bulk and r.lost_leases < 1 and exists (
-        select from public.channel_accounts a where a.organization_id = r.organization_id and a.id = r.channel_account_id and a.on_ambiguous = 'resend') then
-        update app.outbox set state = 'available', sending_at = null, correlator = null, lost_leases = lost_leases + 1, due_at = clock_timestamp()
+      elsif r.state = 'unknown' and r.on_ambiguous = 'resend' and not r.is_bulk and r.resends < 1 then
+        update app.outbox set state = 'available', sending_at = null, correlator = null, resends = resends + 1, due_at = clock_timestamp()
          where organization_id = r.organization_id and message_id = r.message_id;
         released := released + 1;
       else
+        code := case r.state when 'unknown' then 'ambiguous' when 'available' then 'channel_disconnected' else 'lost_leases' end;
         delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
         update public.messages
-           set status = 'FAILED',
-               failure_code = case r.state when 'unknown' then 'ambiguous' else 'lost_leases' end,
-               failure_reason = case r.state when 'unknown' then 'The provider did not say whether it took this message. It may have been delivered.'
-                                             else 'Three workers died over this message.' end
+           set status = 'FAILED', failure_code = code,
+               failure_reason = case code when 'ambiguous' then 'The provider did not say whether it took this message. It may have been delivered.'
+                                          when 'channel_disconnected' then 'The channel was disconnected before this was sent.'
+                                          else 'Three workers died over this message.' end
          where organization_id = r.organization_id and id = r.message_id and status = 'PENDING';
         touched := touched || r.organization_id;
         failed := failed + 1;
@@ -1831,6 +1855,44 @@ CREATE FUNCTION app.verify_tokens(channel text) RETURNS TABLE(organization_id uu
      where s.owner_table = 'channel_accounts' and s.name = 'verify_token'
   $$;
 
+CREATE TABLE app.outbox (
+    organization_id uuid NOT NULL,
+    message_id uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    conv_seq bigint NOT NULL,
+    channel_account_id uuid,
+    state text DEFAULT 'available'::text NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    queued_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    lost_leases integer DEFAULT 0 NOT NULL,
+    resends integer DEFAULT 0 NOT NULL,
+    lease_token uuid,
+    lease_until timestamp with time zone,
+    claimed_by text,
+    sending_at timestamp with time zone,
+    correlator text,
+    last_error text,
+    is_bulk boolean DEFAULT false NOT NULL,
+    CONSTRAINT outbox_lease_check CHECK (((state = 'running'::text) = (lease_token IS NOT NULL))),
+    CONSTRAINT outbox_state_check CHECK ((state = ANY (ARRAY['available'::text, 'running'::text, 'dead'::text, 'unknown'::text])))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='200');
+ALTER TABLE ONLY app.outbox ALTER COLUMN organization_id SET (n_distinct=-0.02);
+
+ALTER TABLE ONLY app.outbox FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION app.waits_for_earlier(o app.outbox) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select exists (select from app.outbox e
+      where e.organization_id = o.organization_id and e.conversation_id = o.conversation_id and e.conv_seq < o.conv_seq
+        and e.channel_account_id is not distinct from o.channel_account_id
+        and (e.state = 'running' or e.state = 'available' and (
+              e.due_at <= clock_timestamp() or e.last_error is not null and e.queued_at > clock_timestamp() - interval '2 minutes')))
+  $$;
+
 CREATE FUNCTION app.webhook_accounts(channel text, keys text[], owners text[], accounts uuid[]) RETURNS TABLE(organization_id uuid, channel_account_id uuid, account_key text, owner_key text, secrets jsonb)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2043,32 +2105,6 @@ CREATE TABLE app.mail_outbox (
 ALTER TABLE ONLY app.mail_outbox ALTER COLUMN organization_id SET (n_distinct=-0.02);
 
 ALTER TABLE ONLY app.mail_outbox FORCE ROW LEVEL SECURITY;
-
-CREATE TABLE app.outbox (
-    organization_id uuid NOT NULL,
-    message_id uuid NOT NULL,
-    conversation_id uuid NOT NULL,
-    conv_seq bigint NOT NULL,
-    channel_account_id uuid,
-    state text DEFAULT 'available'::text NOT NULL,
-    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    queued_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    lost_leases integer DEFAULT 0 NOT NULL,
-    lease_token uuid,
-    lease_until timestamp with time zone,
-    claimed_by text,
-    sending_at timestamp with time zone,
-    correlator text,
-    last_error text,
-    is_bulk boolean DEFAULT false NOT NULL,
-    CONSTRAINT outbox_lease_check CHECK (((state = 'running'::text) = (lease_token IS NOT NULL))),
-    CONSTRAINT outbox_state_check CHECK ((state = ANY (ARRAY['available'::text, 'running'::text, 'dead'::text, 'unknown'::text])))
-)
-WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='200');
-ALTER TABLE ONLY app.outbox ALTER COLUMN organization_id SET (n_distinct=-0.02);
-
-ALTER TABLE ONLY app.outbox FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE app.pending_statuses (
     organization_id uuid NOT NULL,
@@ -3433,7 +3469,7 @@ CREATE INDEX jobs_claim_idx ON app.jobs USING btree (kind, due_at) WHERE (state 
 
 CREATE INDEX mail_outbox_claim_idx ON app.mail_outbox USING btree (due_at) WHERE (state = 'available'::text);
 
-CREATE INDEX outbox_claim_idx ON app.outbox USING btree (due_at, message_id) WHERE (state = 'available'::text);
+CREATE INDEX outbox_claim_idx ON app.outbox USING btree (organization_id, COALESCE(channel_account_id, '00000000-0000-0000-0000-000000000000'::uuid), due_at, message_id) WHERE (state = 'available'::text);
 
 CREATE INDEX outbox_conversation_idx ON app.outbox USING btree (organization_id, conversation_id, conv_seq);
 

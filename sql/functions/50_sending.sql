@@ -1,28 +1,59 @@
 -- The outbox: claimed in sets, fenced, settled (guarantees 5, 7, 8). Workers reach it through these functions alone;
 -- each may touch several organizations, so each ends with the stream locks of those it wrote to.
 
--- Claim up to `batch` due sends for `worker` under `token`, leased for `lease`. Oldest first; a conversation's later message
--- waits for its earlier one (not longer than 2 minutes); held accounts wait; at most 8 run per organization; bulk sends take
--- at most half of a batch. Returns everything the adapter needs.
+-- Does this row wait for an earlier one of its conversation? It does while that one runs, while it is due itself (then it goes
+-- first), and, when it waits for another try, for two minutes (guarantees 5). A message that is to be sent later blocks nobody.
+create or replace function app.waits_for_earlier(o app.outbox) returns boolean
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+  as $$
+    select exists (select from app.outbox e
+      where e.organization_id = o.organization_id and e.conversation_id = o.conversation_id and e.conv_seq < o.conv_seq
+        and e.channel_account_id is not distinct from o.channel_account_id
+        and (e.state = 'running' or e.state = 'available' and (
+              e.due_at <= clock_timestamp() or e.last_error is not null and e.queued_at > clock_timestamp() - interval '2 minutes')))
+  $$;
+
+-- Claim up to `batch` due sends for `worker` under `token`, leased for `lease`. The claim goes round the accounts that have
+-- work, skipping those that are held, switched off or disconnected; each organization gets its first send before any gets its
+-- second, at most 8 run per organization, bulk sends take at most half of a batch; within an account the oldest come first and
+-- a conversation's later message waits for its earlier one. Returns everything the adapter needs.
 create or replace function app.claim_sends(token uuid, worker text, batch integer, lease interval)
   returns table (organization_id uuid, message_id uuid, conversation_id uuid, conv_seq bigint, attempts integer, channel_account_id uuid,
                  channel_type text, settings jsonb, secrets jsonb, on_ambiguous text, message jsonb, identities jsonb, reply_to text,
                  last_inbound_at timestamptz, lease_until timestamptz)
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$
-    with due as (
-      select o.organization_id, o.message_id, o.is_bulk, o.due_at,
-             row_number() over (partition by o.organization_id order by o.due_at, o.message_id) as place,
-             row_number() over (partition by o.is_bulk order by o.due_at, o.message_id) as kind_place
-        from (select * from app.outbox x where x.state = 'available' and x.due_at <= clock_timestamp() order by x.due_at, x.message_id limit batch * 8) o
-       where not exists (select from app.outbox e where e.organization_id = o.organization_id and e.conversation_id = o.conversation_id
-                            and e.conv_seq < o.conv_seq and e.state in ('available', 'running') and e.queued_at > clock_timestamp() - interval '2 minutes')
-         and not exists (select from app.account_holds h where h.organization_id = o.organization_id and h.channel_account_id = o.channel_account_id and h.until > clock_timestamp())
+    with recursive account as (   -- one index probe an account
+      (select o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000') as id from app.outbox o
+        where o.state = 'available' order by 1, 2 limit 1)
+      union all
+      select n.* from account a cross join lateral (
+        select o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000') from app.outbox o
+         where o.state = 'available'
+           and (o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000')) > (a.organization_id, a.id)
+         order by 1, 2 limit 1) n
+    ), due as (
+      select r.organization_id, r.message_id, r.is_bulk, r.due_at,
+             row_number() over (partition by r.organization_id order by r.due_at, r.message_id)
+               + (select count(*) from app.outbox x where x.organization_id = r.organization_id and x.state = 'running') as place
+        from account a
+        cross join lateral (
+          select o.* from (select x.* from app.outbox x
+                            where x.state = 'available' and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
+                              and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = a.id
+                            order by x.due_at, x.message_id limit 400) o
+           where not app.waits_for_earlier(o)
+             and exists (select from public.messages m where m.organization_id = o.organization_id and m.id = o.message_id and m.status = 'PENDING')
+           order by o.due_at, o.message_id limit 8) r
+       where not exists (select from app.account_holds h where h.organization_id = a.organization_id and h.channel_account_id = a.id and h.until > clock_timestamp())
+         and not exists (select from public.channel_accounts c where c.organization_id = a.organization_id and c.id = a.id
+                            and (not c.is_active or c.disconnected_at is not null))
     ), chosen as (
-      select d.organization_id, d.message_id from due d
-       where d.place + (select count(*) from app.outbox r where r.organization_id = d.organization_id and r.state = 'running') <= 8
-         and (not d.is_bulk or d.kind_place <= greatest(batch / 2, 1))
-       order by d.due_at, d.message_id limit batch
+      select d.organization_id, d.message_id from (
+        select d.*, row_number() over (partition by d.is_bulk order by d.place, d.due_at, d.message_id) as kind_place from due d where d.place <= 8) d
+       where not d.is_bulk or d.kind_place <= greatest(batch / 2, 1)
+       order by d.place, d.due_at, d.message_id limit batch
     ), locked as (
       select o.organization_id, o.message_id from app.outbox o join chosen c using (organization_id, message_id)
        where o.state = 'available' order by o.due_at, o.message_id for update of o skip locked
@@ -131,23 +162,31 @@ create or replace function app.settle_sends(token uuid, results jsonb) returns s
     perform app.lock_streams(touched);
   end $$;
 
--- What dead workers left: not yet sending → available again (three lost leases: failed for good); sending → unknown, waits for its
--- correlator; unknown past its wait → FAILED `ambiguous`, or once more where the account's owner chose `resend` (never for
--- campaigns). Returns (available again, now unknown, now failed).
+-- What dead workers left, and what no worker may take: a row whose message is no longer PENDING goes (its receipts came);
+-- not yet sending → available again (three lost leases: failed for good); sending → unknown, waits for its correlator; unknown past
+-- its wait → FAILED `ambiguous`, or once more where the account's owner chose `resend` (never for campaigns); waiting on a
+-- disconnected account → FAILED `channel_disconnected`. Returns (available again, now unknown, now failed).
 create or replace function app.reap_sends(wait interval, max_rows integer) returns table (released integer, unknown integer, failed integer)
   language plpgsql security definer set search_path = pg_catalog, pg_temp
   as $$
   declare
     r record;
+    code text;
     touched uuid[] := '{}';
   begin
     released := 0; unknown := 0; failed := 0;
     for r in
-      select o.* from app.outbox o
+      select o.*, m.status as message_status, a.on_ambiguous, a.disconnected_at
+        from app.outbox o
+        join public.messages m on m.organization_id = o.organization_id and m.id = o.message_id
+        left join public.channel_accounts a on a.organization_id = o.organization_id and a.id = o.channel_account_id
        where (o.state = 'running' and o.lease_until < clock_timestamp()) or (o.state = 'unknown' and o.due_at < clock_timestamp())
-       order by o.organization_id, o.conversation_id, o.conv_seq limit max_rows for update skip locked
+          or (o.state = 'available' and (a.disconnected_at is not null or m.status <> 'PENDING'))
+       order by o.organization_id, o.conversation_id, o.conv_seq limit max_rows for update of o skip locked
     loop
-      if r.state = 'running' and r.sending_at is null and r.lost_leases < 2 then
+      if r.message_status <> 'PENDING' then
+        delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
+      elsif r.state = 'running' and r.sending_at is null and r.lost_leases < 2 then
         update app.outbox set state = 'available', lease_token = null, lease_until = null, claimed_by = null, lost_leases = lost_leases + 1
          where organization_id = r.organization_id and message_id = r.message_id;
         released := released + 1;
@@ -156,18 +195,18 @@ create or replace function app.reap_sends(wait interval, max_rows integer) retur
                               last_error = 'worker lost while sending'
          where organization_id = r.organization_id and message_id = r.message_id;
         unknown := unknown + 1;
-      elsif r.state = 'unknown' and not r.is_bulk and r.lost_leases < 1 and exists (
-        select from public.channel_accounts a where a.organization_id = r.organization_id and a.id = r.channel_account_id and a.on_ambiguous = 'resend') then
-        update app.outbox set state = 'available', sending_at = null, correlator = null, lost_leases = lost_leases + 1, due_at = clock_timestamp()
+      elsif r.state = 'unknown' and r.on_ambiguous = 'resend' and not r.is_bulk and r.resends < 1 then
+        update app.outbox set state = 'available', sending_at = null, correlator = null, resends = resends + 1, due_at = clock_timestamp()
          where organization_id = r.organization_id and message_id = r.message_id;
         released := released + 1;
       else
+        code := case r.state when 'unknown' then 'ambiguous' when 'available' then 'channel_disconnected' else 'lost_leases' end;
         delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
         update public.messages
-           set status = 'FAILED',
-               failure_code = case r.state when 'unknown' then 'ambiguous' else 'lost_leases' end,
-               failure_reason = case r.state when 'unknown' then 'The provider did not say whether it took this message. It may have been delivered.'
-                                             else 'Three workers died over this message.' end
+           set status = 'FAILED', failure_code = code,
+               failure_reason = case code when 'ambiguous' then 'The provider did not say whether it took this message. It may have been delivered.'
+                                          when 'channel_disconnected' then 'The channel was disconnected before this was sent.'
+                                          else 'Three workers died over this message.' end
          where organization_id = r.organization_id and id = r.message_id and status = 'PENDING';
         touched := touched || r.organization_id;
         failed := failed + 1;

@@ -95,14 +95,17 @@ create index idempotency_keys_created_at_idx on app.idempotency_keys (created_at
 create table app.outbox (
   organization_id uuid not null, message_id uuid not null, conversation_id uuid not null, conv_seq bigint not null, channel_account_id uuid,
   state text not null default 'available', due_at timestamptz not null default clock_timestamp(), queued_at timestamptz not null default clock_timestamp(),
-  attempts integer not null default 0, lost_leases integer not null default 0, lease_token uuid, lease_until timestamptz, claimed_by text,
+  attempts integer not null default 0, lost_leases integer not null default 0, resends integer not null default 0,
+  lease_token uuid, lease_until timestamptz, claimed_by text,
   sending_at timestamptz, correlator text, last_error text, is_bulk boolean not null default false,
   constraint outbox_pkey primary key (organization_id, message_id),
   constraint outbox_message_id_fkey foreign key (organization_id, message_id) references public.messages (organization_id, id) on delete cascade,
   constraint outbox_state_check check (state in ('available', 'running', 'dead', 'unknown')),
   constraint outbox_lease_check check ((state = 'running') = (lease_token is not null))
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
-create index outbox_claim_idx on app.outbox (due_at, message_id) where state = 'available';
+-- By account, because a claim goes round the accounts: one that is held or has a thousand rows stops nobody else.
+create index outbox_claim_idx on app.outbox (organization_id, (coalesce(channel_account_id, '00000000-0000-0000-0000-000000000000')), due_at, message_id)
+  where state = 'available';
 create index outbox_conversation_idx on app.outbox (organization_id, conversation_id, conv_seq);
 create index outbox_lease_idx on app.outbox (lease_until) where state = 'running';
 create index outbox_unknown_idx on app.outbox (due_at) where state = 'unknown';
