@@ -241,9 +241,14 @@ CREATE FUNCTION app.claim_failures(token uuid, worker text, batch integer, lease
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    with ready as (
+    with spent as (
+      update app.webhook_failures f set state = 'dead', lease_token = null, lease_until = null, claimed_by = null,
+             last_error = coalesce(f.last_error, 'every worker that looked at it was lost')
+       where f.state = 'running' and f.lease_until < clock_timestamp() and f.attempts >= 10
+    ), ready as (
       select f.id from app.webhook_failures f
-       where (f.state = 'available' and f.due_at <= clock_timestamp()) or (f.state = 'running' and f.lease_until < clock_timestamp())
+       where f.attempts < 10
+         and ((f.state = 'available' and f.due_at <= clock_timestamp()) or (f.state = 'running' and f.lease_until < clock_timestamp()))
        order by f.due_at, f.id limit batch for update skip locked
     )
     update app.webhook_failures f set state = 'running', lease_token = token, lease_until = clock_timestamp() + lease, claimed_by = worker, attempts = f.attempts + 1
@@ -476,6 +481,14 @@ CREATE FUNCTION app.conversation_on(org uuid, account uuid, contact uuid) RETURN
      order by c.status = 'OPEN' desc, c.last_message_at desc nulls last limit 1
   $$;
 
+CREATE FUNCTION app.count_failures() RETURNS TABLE(kept bigint, unowned bigint, dead bigint, oldest timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select count(*), count(*) filter (where f.organization_id is null), count(*) filter (where f.state = 'dead'), min(f.created_at)
+      from app.webhook_failures f
+  $$;
+
 CREATE FUNCTION app.ctx() RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select nullif(current_setting('hub.ctx', true), '')::jsonb $$;
@@ -484,7 +497,7 @@ CREATE FUNCTION app.current_user_id() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select (nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'user')::uuid $$;
 
-CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses bigint, idempotency_keys bigint, webhook_failures bigint, account_holds bigint)
+CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses bigint, idempotency_keys bigint, webhook_failures bigint, account_holds bigint, sign_in_failures bigint, sessions bigint, refresh_tokens bigint, mail bigint, events bigint)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -500,8 +513,36 @@ CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses
     ), holds as (
       delete from app.account_holds h where h.ctid = any (array(
         select ctid from app.account_holds where until < now() - interval '1 hour' limit batch for update skip locked)) returning 1
+    ), attempts as (
+      delete from auth.sign_in_failures f where f.ctid = any (array(
+        select ctid from auth.sign_in_failures where last_at < now() - interval '1 day' limit batch for update skip locked)) returning 1
+    ), ended as (
+      delete from auth.sessions s where s.id = any (array(
+        select id from auth.sessions where revoked_at < now() - interval '30 days' limit batch for update skip locked)) returning 1
+    ), tokens as (
+      delete from auth.refresh_tokens r where r.id = any (array(
+        select t.id from auth.refresh_tokens t join auth.sessions s on s.id = t.session_id and s.revoked_at is null
+         where t.used_at < now() - interval '30 days'
+           and exists (select from auth.refresh_tokens c where c.parent_id = t.id and c.used_at is not null)
+         limit batch for update of t skip locked)) returning 1
+    ), mails as (
+      delete from app.mail_outbox m where m.id = any (array(
+        select id from app.mail_outbox where state <> 'running' and created_at < now() - interval '30 days' limit batch for update skip locked)) returning 1
+    ), logs as (   -- whose oldest event is past its time: one look at the key each
+      select o.id, (select max(e.seq) from app.events e where e.organization_id = o.id) as head
+        from public.organizations o
+        cross join lateral (select e.at from app.events e where e.organization_id = o.id order by e.seq limit 1) f
+       where f.at < now() - interval '400 days'
+    ), past as (
+      delete from app.events e using (
+        select l.id, x.seq from logs l
+         cross join lateral (select y.seq, y.at from app.events y where y.organization_id = l.id and y.seq < l.head order by y.seq limit batch) x
+         where x.at < now() - interval '400 days' limit batch) gone
+       where e.organization_id = gone.id and e.seq = gone.seq returning 1
     )
-    select (select count(*) from statuses), (select count(*) from keys), (select count(*) from failures), (select count(*) from holds)
+    select (select count(*) from statuses), (select count(*) from keys), (select count(*) from failures), (select count(*) from holds),
+           (select count(*) from attempts), (select count(*) from ended), (select count(*) from tokens), (select count(*) from mails),
+           (select count(*) from past)
   $$;
 
 CREATE FUNCTION app.durability() RETURNS TABLE(setting text, value text)
@@ -699,6 +740,24 @@ CREATE FUNCTION app.fold(t text) RETURNS text
                            'أإآٱىة٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹', 'اااايه01234567890123456789'))
   $$;
 
+CREATE FUNCTION app.guard_grants() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+  declare
+    p text;
+    rank jsonb := '{"AGENT": 1, "ADMIN": 2, "OWNER": 3}';
+  begin
+    for p in select g.key from jsonb_each(coalesce(new.permissions, '{}')) g where g.value = 'true' loop
+      if not app.may_any(array[p]) then
+        raise exception using errcode = '42501', message = 'You cannot give a permission that you do not hold: ' || p;
+      end if;
+    end loop;
+    if tg_table_name = 'invitations' and coalesce((rank ->> (app.ctx() ->> 'role'))::integer, 1) < (rank ->> (to_jsonb(new) ->> 'role'))::integer then
+      raise exception using errcode = '42501', message = 'You cannot invite to a role above your own';
+    end if;
+    return new;
+  end $$;
+
 CREATE FUNCTION app.guard_membership() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -728,6 +787,51 @@ CREATE FUNCTION app.guard_membership() RETURNS trigger
     if tg_op = 'UPDATE' and old.role = 'OWNER' and (new.role <> 'OWNER' or not new.is_active) and not exists (
       select from public.memberships m where m.organization_id = old.organization_id and m.role = 'OWNER' and m.is_active and m.user_id <> old.user_id) then
       raise exception using errcode = refuse, message = 'The last owner cannot leave or step down';
+    end if;
+    return new;
+  end $$;
+
+CREATE FUNCTION app.guard_message() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+  declare
+    ctx jsonb := app.ctx();
+    c text;
+  begin
+    if ctx ->> 'kind' not in ('user', 'key') then
+      return new;
+    end if;
+    if tg_op = 'INSERT' then
+      if new.provider_message_id is not null or new.campaign_id is not null or new.cause is not null then
+        raise exception using errcode = '42501', message = 'provider_message_id, campaign_id and cause are kept by the hub and cannot be written';
+      end if;
+      if new.source not in ('agent', 'api') then
+        raise exception using errcode = '42501', message = 'source is agent or api for what callers write';
+      end if;
+      if new.sender_id is not null and new.sender_id is distinct from (ctx ->> 'user')::uuid then
+        raise exception using errcode = '42501', message = 'sender_id can only be yourself';
+      end if;
+      return new;
+    end if;
+    for c in select a.key from jsonb_each(to_jsonb(new)) a
+              where a.value is distinct from to_jsonb(old) -> a.key and a.key <> all (array['metadata', 'deleted_at', 'status', 'failure_code', 'failure_reason',
+                     'read_at', 'delivered_at', 'sent_at', 'send_at', 'updated_at', 'created_at', 'version'])
+    loop
+      if not (c = 'content' and old.source = 'api' and old.provider_message_id is null
+              or c = 'provider_message_id' and new.provider_message_id is null and old.status = 'FAILED' and new.status = 'PENDING') then
+        raise exception using errcode = '42501', message = 'messages.' || c || ' is kept by the hub and cannot be written';
+      end if;
+    end loop;
+    if new.status is distinct from old.status and not (
+         old.direction = 'OUTBOUND' and old.status = 'FAILED' and new.status = 'PENDING' and old.deleted_at is null
+      or old.direction = 'INBOUND' and old.status = 'RECEIVED' and new.status = 'READ'
+      or old.direction = 'OUTBOUND' and old.source = 'api' and old.provider_message_id is null and old.status <> 'PENDING' and new.status <> 'PENDING'
+         and app.status_rises(old.status, old.failure_code, new.status)) then
+      raise exception using errcode = '42501', message = 'A message cannot go from ' || old.status || ' to ' || new.status || ' by hand';
+    end if;
+    if new.send_at is distinct from old.send_at and old.status <> 'PENDING'
+       or new.status = old.status and row(new.failure_code, new.failure_reason, new.sent_at, new.delivered_at) is distinct from row(old.failure_code, old.failure_reason, old.sent_at, old.delivered_at) then
+      raise exception using errcode = '42501', message = 'The times and failures of a message follow its status';
     end if;
     return new;
   end $$;
@@ -1091,6 +1195,14 @@ CREATE FUNCTION app.limit_event_rows() RETURNS trigger
     perform set_config('hub.rows', n::text, true);
     return null;
   end $$;
+
+CREATE FUNCTION app.list_all_failures(max_rows integer) RETURNS TABLE(id uuid, organization_id uuid, channel text, channel_account_id uuid, reason text, error text, state text, attempts integer, due_at timestamp with time zone, last_error text, created_at timestamp with time zone, bytes integer)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select f.id, f.organization_id, f.channel, f.channel_account_id, f.reason, f.error, f.state, f.attempts, f.due_at, f.last_error, f.created_at, octet_length(f.body)
+      from app.webhook_failures f order by f.organization_id is not null, f.created_at desc limit max_rows
+  $$;
 
 CREATE FUNCTION app.list_failures(org uuid, max_rows integer) RETURNS TABLE(id uuid, channel text, channel_account_id uuid, reason text, error text, state text, attempts integer, due_at timestamp with time zone, last_error text, created_at timestamp with time zone, bytes integer)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1499,6 +1611,23 @@ CREATE FUNCTION app.record_message(item jsonb) RETURNS TABLE(id uuid, conversati
             coalesce(item -> 'metadata', '{}'), coalesce((item ->> 'occurred_at')::timestamptz, clock_timestamp()),
             case when inbound then 'customer' else 'api' end, case when item ->> 'status' = 'FAILED' then 'external' end)
     returning m.id, m.conversation_id, m.contact_id;
+  end $$;
+
+CREATE FUNCTION app.refuse_kept_columns() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+  declare
+    after jsonb := to_jsonb(new);
+    before jsonb := case when tg_op = 'UPDATE' then to_jsonb(old) end;
+    c text;
+  begin
+    foreach c in array tg_argv loop
+      if (before is not null and after -> c is distinct from before -> c)
+         or (before is null and after -> c not in ('null', '0', 'false', '{}', '[]', '"unknown"', '"ok"')) then
+        raise exception using errcode = '42501', message = tg_table_name || '.' || c || ' is kept by the hub and cannot be written';
+      end if;
+    end loop;
+    return new;
   end $$;
 
 CREATE FUNCTION app.release_account(org uuid, account uuid) RETURNS void
@@ -3489,6 +3618,8 @@ CREATE INDEX webhook_queue_claim_idx ON app.webhook_queue USING btree (due_at) W
 
 CREATE INDEX webhook_routes_account_key_idx ON app.webhook_routes USING btree (type, account_key);
 
+CREATE INDEX refresh_tokens_parent_id_idx ON auth.refresh_tokens USING btree (parent_id);
+
 CREATE INDEX refresh_tokens_session_id_idx ON auth.refresh_tokens USING btree (session_id);
 
 CREATE UNIQUE INDEX refresh_tokens_token_hash_key ON auth.refresh_tokens USING btree (token_hash);
@@ -3567,6 +3698,32 @@ CREATE INDEX webhook_deliveries_created_at_idx ON public.webhook_deliveries USIN
 
 CREATE TRIGGER release AFTER INSERT OR UPDATE ON app.secrets FOR EACH ROW WHEN ((new.owner_table = 'channel_accounts'::text)) EXECUTE FUNCTION app.account_secret_changed();
 
+CREATE TRIGGER admit BEFORE UPDATE ON public.api_keys FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('key_prefix', 'last_used_at', 'created_by');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.automation_rules FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('trigger_event', 'current_version_id', 'paused_reason');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.bot_flows FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('published_version_id');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.campaigns FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('started_at', 'finished_at', 'recipient_count', 'forecast');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.channel_accounts FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('health', 'last_inbound_at', 'last_error', 'last_error_at');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.contacts FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('merged_into_id', 'cause');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.conversations FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('msg_seq', 'inbound_count', 'last_message_at', 'last_message_preview', 'last_message_direction', 'first_inbound_at', 'last_inbound_at', 'waiting_since', 'first_response_at', 'closed_at', 'cause');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.deals FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('cause');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.invitations FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('accepted_at');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.media_files FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('storage_key', 'sha256', 'provider_ref');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.messages FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.guard_message();
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.tasks FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('cause', 'reminded_at');
+
+CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.webhooks FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('state', 'paused_reason', 'last_success_at', 'last_failure_at', 'secret_rotated_at');
+
 CREATE TRIGGER bury BEFORE UPDATE OF deleted_at ON public.messages FOR EACH ROW WHEN (((new.deleted_at IS NOT NULL) AND (old.deleted_at IS NULL))) EXECUTE FUNCTION app.bury_message();
 
 CREATE TRIGGER bury_deleted BEFORE DELETE ON public.messages FOR EACH ROW WHEN ((CURRENT_USER = ANY (ARRAY['authenticated'::name, 'service_role'::name]))) EXECUTE FUNCTION app.bury_message();
@@ -3614,6 +3771,10 @@ CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.teams 
 CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.templates DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.emit();
 
 CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.webhooks DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.emit();
+
+CREATE TRIGGER grants BEFORE INSERT OR UPDATE ON public.api_keys FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.guard_grants();
+
+CREATE TRIGGER grants BEFORE INSERT OR UPDATE ON public.invitations FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.guard_grants();
 
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON public.memberships FOR EACH ROW EXECUTE FUNCTION app.guard_membership();
 
@@ -4493,8 +4654,6 @@ ALTER TABLE public.imports ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY insert_own ON public.api_keys FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_settings}'::text[]) AS may_any) AND ( SELECT app.role_in('{OWNER,ADMIN}'::text[]) AS role_in)));
 
-CREATE POLICY insert_own ON public.audit_log FOR INSERT TO authenticated WITH CHECK ((organization_id = ( SELECT app.org() AS org)));
-
 CREATE POLICY insert_own ON public.automation_rule_versions FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_settings}'::text[]) AS may_any)));
 
 CREATE POLICY insert_own ON public.automation_rules FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_settings}'::text[]) AS may_any)));
@@ -4534,8 +4693,6 @@ CREATE POLICY insert_own ON public.imports FOR INSERT TO authenticated WITH CHEC
 CREATE POLICY insert_own ON public.invitations FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any)));
 
 CREATE POLICY insert_own ON public.media_files FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
-
-CREATE POLICY insert_own ON public.memberships FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any)));
 
 CREATE POLICY insert_own ON public.messages FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
 

@@ -86,13 +86,15 @@ _OWN = Need(anyone=True, own_column="user_id")
 
 RULES: Final[dict[str, Rules]] = {
     "organizations": Rules(read=ANYONE, insert=NOBODY, update=_SETTINGS, delete=NOBODY),
-    "memberships": Rules(read=ANYONE, insert=_TEAM, update=ANYONE, delete=NOBODY),
+    # People join through invitations; guard_membership decides what a member may change of whom.
+    "memberships": Rules(read=ANYONE, insert=NOBODY, update=ANYONE, delete=NOBODY),
     "teams": same(ANYONE, _TEAM),
     "team_members": same(ANYONE, _TEAM),
     "invitations": same(_TEAM, _TEAM),
     "api_keys": Rules(read=_KEYS, insert=_KEYS, update=_KEYS, delete=_KEYS),
     "subscriptions": Rules(read=_ADMINS, insert=NOBODY, update=NOBODY, delete=NOBODY),
-    "audit_log": Rules(read=_ADMINS, insert=ANYONE, update=NOBODY, delete=NOBODY),
+    # Written by definer functions, in the transaction of the deed.
+    "audit_log": Rules(read=_ADMINS, insert=NOBODY, update=NOBODY, delete=NOBODY),
     "contacts": same(need("can_access_crm", "can_read_messages"), _CRM),
     "contact_identities": same(need("can_access_crm", "can_read_messages"), _CRM),
     "companies": same(_CRM, _CRM),

@@ -160,3 +160,41 @@ create or replace function app.mirror_identities() returns trigger
     on conflict (organization_id, scheme, value) do nothing;
     return null;
   end $$;
+
+-- Columns that the hub keeps and a caller may not write: on insert they must be left alone, on update unchanged. Arguments: the
+-- columns. Stands on tables for callers in the role authenticated; definer functions and service_role may.
+create or replace function app.refuse_kept_columns() returns trigger
+  language plpgsql
+  as $$
+  declare
+    after jsonb := to_jsonb(new);
+    before jsonb := case when tg_op = 'UPDATE' then to_jsonb(old) end;
+    c text;
+  begin
+    foreach c in array tg_argv loop
+      if (before is not null and after -> c is distinct from before -> c)
+         or (before is null and after -> c not in ('null', '0', 'false', '{}', '[]', '"unknown"', '"ok"')) then
+        raise exception using errcode = '42501', message = tg_table_name || '.' || c || ' is kept by the hub and cannot be written';
+      end if;
+    end loop;
+    return new;
+  end $$;
+
+-- A member may give no permission that he does not hold himself: not to a key, not to an invitation.
+create or replace function app.guard_grants() returns trigger
+  language plpgsql
+  as $$
+  declare
+    p text;
+    rank jsonb := '{"AGENT": 1, "ADMIN": 2, "OWNER": 3}';
+  begin
+    for p in select g.key from jsonb_each(coalesce(new.permissions, '{}')) g where g.value = 'true' loop
+      if not app.may_any(array[p]) then
+        raise exception using errcode = '42501', message = 'You cannot give a permission that you do not hold: ' || p;
+      end if;
+    end loop;
+    if tg_table_name = 'invitations' and coalesce((rank ->> (app.ctx() ->> 'role'))::integer, 1) < (rank ->> (to_jsonb(new) ->> 'role'))::integer then
+      raise exception using errcode = '42501', message = 'You cannot invite to a role above your own';
+    end if;
+    return new;
+  end $$;

@@ -173,3 +173,51 @@ create or replace function app.bury_message() returns trigger
      where c.organization_id = new.organization_id and c.id = new.conversation_id and c.msg_seq = new.conv_seq;
     return new;
   end $$;
+
+-- What a member or key may say about a message (the role authenticated; definer functions and workers of the hub go past this).
+-- New ones: in one's own name, without a provider's id. Known ones: text stays as it was said; the status may be queued again
+-- after a failure, or be marked read; a message that was only recorded (source api) may rise as its recorder learns more.
+create or replace function app.guard_message() returns trigger
+  language plpgsql
+  as $$
+  declare
+    ctx jsonb := app.ctx();
+    c text;
+  begin
+    if ctx ->> 'kind' not in ('user', 'key') then
+      return new;
+    end if;
+    if tg_op = 'INSERT' then
+      if new.provider_message_id is not null or new.campaign_id is not null or new.cause is not null then
+        raise exception using errcode = '42501', message = 'provider_message_id, campaign_id and cause are kept by the hub and cannot be written';
+      end if;
+      if new.source not in ('agent', 'api') then
+        raise exception using errcode = '42501', message = 'source is agent or api for what callers write';
+      end if;
+      if new.sender_id is not null and new.sender_id is distinct from (ctx ->> 'user')::uuid then
+        raise exception using errcode = '42501', message = 'sender_id can only be yourself';
+      end if;
+      return new;
+    end if;
+    for c in select a.key from jsonb_each(to_jsonb(new)) a
+              where a.value is distinct from to_jsonb(old) -> a.key and a.key <> all (array['metadata', 'deleted_at', 'status', 'failure_code', 'failure_reason',
+                     'read_at', 'delivered_at', 'sent_at', 'send_at', 'updated_at', 'created_at', 'version'])
+    loop
+      if not (c = 'content' and old.source = 'api' and old.provider_message_id is null
+              or c = 'provider_message_id' and new.provider_message_id is null and old.status = 'FAILED' and new.status = 'PENDING') then
+        raise exception using errcode = '42501', message = 'messages.' || c || ' is kept by the hub and cannot be written';
+      end if;
+    end loop;
+    if new.status is distinct from old.status and not (
+         old.direction = 'OUTBOUND' and old.status = 'FAILED' and new.status = 'PENDING' and old.deleted_at is null
+      or old.direction = 'INBOUND' and old.status = 'RECEIVED' and new.status = 'READ'
+      or old.direction = 'OUTBOUND' and old.source = 'api' and old.provider_message_id is null and old.status <> 'PENDING' and new.status <> 'PENDING'
+         and app.status_rises(old.status, old.failure_code, new.status)) then
+      raise exception using errcode = '42501', message = 'A message cannot go from ' || old.status || ' to ' || new.status || ' by hand';
+    end if;
+    if new.send_at is distinct from old.send_at and old.status <> 'PENDING'
+       or new.status = old.status and row(new.failure_code, new.failure_reason, new.sent_at, new.delivered_at) is distinct from row(old.failure_code, old.failure_reason, old.sent_at, old.delivered_at) then
+      raise exception using errcode = '42501', message = 'The times and failures of a message follow its status';
+    end if;
+    return new;
+  end $$;

@@ -43,3 +43,26 @@ create or replace trigger mirror_new after insert on public.contacts for each ro
 create or replace trigger mirror_changed after update of phones, emails on public.contacts for each row when (new.phones <> old.phones or new.emails <> old.emails) execute function app.mirror_identities();
 create or replace trigger bury_deleted before delete on public.messages for each row when (current_user in ('authenticated', 'service_role')) execute function app.bury_message();
 create or replace trigger bury before update of deleted_at on public.messages for each row when (new.deleted_at is not null and old.deleted_at is null) execute function app.bury_message();
+
+-- What callers may not write. Named to run before the triggers that write these columns themselves.
+create or replace trigger admit before insert or update on public.messages for each row when (current_user = 'authenticated') execute function app.guard_message();
+create or replace trigger admit before insert or update on public.conversations for each row when (current_user = 'authenticated')
+  execute function app.refuse_kept_columns('msg_seq', 'inbound_count', 'last_message_at', 'last_message_preview', 'last_message_direction',
+    'first_inbound_at', 'last_inbound_at', 'waiting_since', 'first_response_at', 'closed_at', 'cause');
+create or replace trigger admit before insert or update on public.contacts for each row when (current_user = 'authenticated')
+  execute function app.refuse_kept_columns('merged_into_id', 'cause');
+create or replace trigger admit before insert or update on public.channel_accounts for each row when (current_user = 'authenticated')
+  execute function app.refuse_kept_columns('health', 'last_inbound_at', 'last_error', 'last_error_at');
+create or replace trigger admit before insert or update on public.deals for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('cause');
+create or replace trigger admit before insert or update on public.tasks for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('cause', 'reminded_at');
+create or replace trigger admit before insert or update on public.campaigns for each row when (current_user = 'authenticated')
+  execute function app.refuse_kept_columns('started_at', 'finished_at', 'recipient_count', 'forecast');
+create or replace trigger admit before insert or update on public.webhooks for each row when (current_user = 'authenticated')
+  execute function app.refuse_kept_columns('state', 'paused_reason', 'last_success_at', 'last_failure_at', 'secret_rotated_at');
+create or replace trigger admit before insert or update on public.bot_flows for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('published_version_id');
+create or replace trigger admit before insert or update on public.automation_rules for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('trigger_event', 'current_version_id', 'paused_reason');
+create or replace trigger admit before insert or update on public.media_files for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('storage_key', 'sha256', 'provider_ref');
+create or replace trigger admit before insert or update on public.invitations for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('accepted_at');
+create or replace trigger admit before update on public.api_keys for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('key_prefix', 'last_used_at', 'created_by');
+create or replace trigger grants before insert or update on public.api_keys for each row when (current_user = 'authenticated') execute function app.guard_grants();
+create or replace trigger grants before insert or update on public.invitations for each row when (current_user = 'authenticated') execute function app.guard_grants();

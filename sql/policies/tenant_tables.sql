@@ -32,8 +32,6 @@ grant select, insert, update, delete on public.audit_log to service_role;
 create policy owner on public.audit_log to hub_owner using (true) with check (true);
 create policy service on public.audit_log to service_role using (true) with check (true);
 create policy read on public.audit_log for select to authenticated using (organization_id = (select app.org()) and (select app.role_in('{OWNER,ADMIN}')));
-grant insert on public.audit_log to authenticated;
-create policy insert_own on public.audit_log for insert to authenticated with check (organization_id = (select app.org()));
 
 alter table public.automation_rule_versions enable row level security, force row level security;
 revoke all on public.automation_rule_versions from public, anon, authenticated, service_role, hub_runtime, hub_writer;
@@ -346,8 +344,6 @@ grant select, insert, update, delete on public.memberships to service_role;
 create policy owner on public.memberships to hub_owner using (true) with check (true);
 create policy service on public.memberships to service_role using (true) with check (true);
 create policy read on public.memberships for select to authenticated using (organization_id = (select app.org()));
-grant insert on public.memberships to authenticated;
-create policy insert_own on public.memberships for insert to authenticated with check (organization_id = (select app.org()) and (select app.may_any('{can_manage_team}')));
 grant update on public.memberships to authenticated;
 create policy update_own on public.memberships for update to authenticated using (organization_id = (select app.org())) with check (organization_id = (select app.org()));
 
@@ -585,5 +581,5 @@ grant select, insert on app.events to hub_writer;
 revoke execute on all functions in schema app from public;
 grant execute on all functions in schema app to hub_runtime, hub_writer;
 grant execute on function app.ctx(), app.org(), app.current_user_id(), app.may_any(text[]), app.role_in(text[]), app.fold(text),
-  app.contact_search(text, text, text[], text[], text[]) to anon, authenticated, service_role;
+  app.contact_search(text, text, text[], text[], text[]), app.status_rises(text, text, text) to anon, authenticated, service_role;
 alter function app.ingest_many(jsonb) owner to hub_writer;
