@@ -90,25 +90,15 @@ async def queue_message(
     it.
     Raises NotFound, ValidationFailed, BadRequest (nothing to send through), InsufficientPermissions.
     """
-    require(principal, "messages", "insert")
-    if message_type not in MESSAGE_TYPES:
-        raise invalid("message_type", f"must be one of {', '.join(sorted(MESSAGE_TYPES))}")
-    if content is None or not content.strip():
-        if message_type == "text":
-            raise invalid("content", "must not be empty")
-    elif len(content) > CONTENT_MAX:
-        raise invalid("content", f"must have at most {CONTENT_MAX} characters")
-    elif "\x00" in content:
-        raise invalid("content", "must not contain U+0000")
-    arguments = (
+    arguments = _checked(
+        principal,
         conversation_id,
         content,
         client_ref,
         message_type,
-        _json(metadata or {}).decode(),
+        metadata,
         reply_to_id,
         source,
-        principal.user_id,
         send_at,
         template_id,
     )
@@ -124,6 +114,51 @@ async def queue_message(
         except asyncpg.PostgresError as e:
             raise from_database(e) or e from e
     raise AssertionError("unreachable")
+
+
+async def queue_in(
+    conn: Any, principal: Principal, *, conversation_id: UUID, content: str, source: Source
+) -> QueuedMessage:
+    """``queue_message`` for a text, as a part of the caller's own transaction (entered as ``principal``)."""
+    arguments = _checked(principal, conversation_id, content, None, "text", None, None, source, None, None)
+    return await _queue(conn, arguments, None)
+
+
+def _checked(
+    principal: Principal,
+    conversation_id: UUID,
+    content: str | None,
+    client_ref: UUID | None,
+    message_type: str,
+    metadata: dict[str, Any] | None,
+    reply_to_id: UUID | None,
+    source: Source,
+    send_at: Any,
+    template_id: UUID | None,
+) -> tuple[Any, ...]:
+    """The arguments of insert_outbound. Raises InsufficientPermissions, ValidationFailed."""
+    require(principal, "messages", "insert")
+    if message_type not in MESSAGE_TYPES:
+        raise invalid("message_type", f"must be one of {', '.join(sorted(MESSAGE_TYPES))}")
+    if content is None or not content.strip():
+        if message_type == "text":
+            raise invalid("content", "must not be empty")
+    elif len(content) > CONTENT_MAX:
+        raise invalid("content", f"must have at most {CONTENT_MAX} characters")
+    elif "\x00" in content:
+        raise invalid("content", "must not contain U+0000")
+    return (
+        conversation_id,
+        content,
+        client_ref,
+        message_type,
+        _json(metadata or {}).decode(),
+        reply_to_id,
+        source,
+        principal.user_id,
+        send_at,
+        template_id,
+    )
 
 
 async def _queue(conn: Any, arguments: tuple[Any, ...], seen_seq: int | None) -> QueuedMessage:

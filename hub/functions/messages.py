@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from typing import Any, Final
 from uuid import UUID
@@ -11,13 +10,14 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from hub.actions.messages import MESSAGE_TYPES, queue_message
-from hub.bodies import JSON_BYTES, decode_json, json_response, read_body
+from hub.actions.messages import MESSAGE_TYPES, queue_in
+from hub.bodies import JSON_BYTES, decode_json, read_body
 from hub.db.tenancy import acting_as
 from hub.domain.phones import Phone, parse_phone
 from hub.domain.principal import Principal
-from hub.errors import ValidationFailed, invalid
-from hub.functions.calls import once, principal_name, require_permission
+from hub.errors import NotFound, ValidationFailed, invalid
+from hub.functions.calls import answer, once, require_permission
+from hub.idempotency import Once
 from hub.resources import DB, PUBLISHER
 from sql import q
 
@@ -55,7 +55,7 @@ class _Insert(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class _Send(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """``accessToken`` is accepted and not used: the channel account's own token sends."""
+    """``accessToken`` is known to be refused by name: the channel account's own token sends."""
 
     to: str | None = None
     message: str | None = None
@@ -66,7 +66,16 @@ class _Send(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     contactName: str | None = None
 
 
+class _Placed(msgspec.Struct, frozen=True):
+    """What an Idempotency-Key of a send stands for."""
+
+    message_id: UUID
+    conversation_id: UUID
+    contact_id: UUID
+
+
 _insert = msgspec.json.Decoder(_Insert)
+_placed = msgspec.json.Decoder(_Placed)
 _send = msgspec.json.Decoder(_Send)
 
 
@@ -144,12 +153,19 @@ async def whatsapp_cloud_send(request: web.Request, principal: Principal) -> web
     """Queue a WhatsApp message and wait a moment for the provider's id.
 
     `result.messageId` is the provider's id once it is known, else ours; `result.id` is always ours. A repeat
-    with the same Idempotency-Key gives the same message.
+    with the same Idempotency-Key answers for the same message, as it stands then.
     """
     require_permission(principal, "can_send_messages")
     raw = await read_body(request, JSON_BYTES)
     body = decode_json(raw, _send, request.content_type)
     _own_organization(principal, body.organizationId, "organizationId")
+    if body.accessToken:
+        # A worker sends, later and perhaps more than once: a token that must not be kept cannot get there.
+        raise invalid(
+            "accessToken",
+            "is not taken from a request: connect the number as a channel account, whose own token sends,"
+            " and leave this out",
+        )
     if body.message is None:
         raise invalid("message", "message is required")
     if not body.message.strip() or len(body.message) > _SEND_MAX:
@@ -161,22 +177,29 @@ async def whatsapp_cloud_send(request: web.Request, principal: Principal) -> web
     }
     if body.to is not None or body.conversationId is None:
         item |= _phone_members(_phone(body.to, "to"))
-    db = request.app[DB]
-    async with acting_as(db, principal) as conn:
-        place = await conn.fetchrow(q.conversation_for_send, _encode(item).decode(), "WHATSAPP_CLOUD")
-    assert place is not None
     # Sending needs can_send_messages and nothing else; the rows it touches are those of this message.
     sender = msgspec.structs.replace(principal, permissions=principal.permissions | {"can_read_messages"})
-    queued = await queue_message(
-        db,
-        sender,
-        conversation_id=place["conversation_id"],
-        content=body.message,
-        client_ref=_reference(request, principal),
-        source="api" if principal.kind == "key" else "agent",
-    )
-    request.app[PUBLISHER].wake("outbox")
-    outcome = await _outcome(request, sender, queued.message_id)
+    given = Once.of(request, principal, raw)
+    async with acting_as(request.app[DB], sender) as conn:
+        kept = await given.earlier(conn) if given is not None else None
+        if kept is not None:
+            placed = _placed.decode(kept.body)
+        else:
+            place = await conn.fetchrow(q.conversation_for_send, _encode(item).decode(), "WHATSAPP_CLOUD")
+            assert place is not None
+            queued = await queue_in(
+                conn,
+                sender,
+                conversation_id=place["conversation_id"],
+                content=body.message,
+                source="api" if principal.kind == "key" else "agent",
+            )
+            placed = _Placed(queued.message_id, place["conversation_id"], place["contact_id"])
+            if given is not None:
+                await given.keep(conn, 200, _encode(placed).decode())
+    if kept is None:
+        request.app[PUBLISHER].wake("outbox")
+    outcome = await _outcome(request, sender, placed.message_id)
     if outcome["status"] == "FAILED":
         raise ValidationFailed(
             "The provider refused the message",
@@ -184,20 +207,19 @@ async def whatsapp_cloud_send(request: web.Request, principal: Principal) -> web
                 "field": "to",
                 "message": outcome["failure_reason"] or outcome["failure_code"],
                 "failure_code": outcome["failure_code"],
-                "messageId": queued.message_id,
+                "messageId": placed.message_id,
             },
         )
-    return json_response(
-        {
-            "success": True,
-            "result": {
-                "messageId": outcome["provider_message_id"] or queued.message_id,
-                "id": queued.message_id,
-            },
-            "conversationId": place["conversation_id"],
-            "contactId": place["contact_id"],
-        }
-    )
+    document = {
+        "success": True,
+        "result": {
+            "messageId": outcome["provider_message_id"] or placed.message_id,
+            "id": placed.message_id,
+        },
+        "conversationId": placed.conversation_id,
+        "contactId": placed.contact_id,
+    }
+    return answer(_encode(document), repeated=kept is not None)
 
 
 async def _outcome(request: web.Request, principal: Principal, message_id: UUID) -> Any:
@@ -207,22 +229,12 @@ async def _outcome(request: web.Request, principal: Principal, message_id: UUID)
     while True:
         async with acting_as(request.app[DB], principal, read_only=True) as conn:
             row = await conn.fetchrow(q.message_outcome, message_id)
+        if row is None:
+            raise NotFound("This message has been deleted")
         if row["status"] != "PENDING" or time.monotonic() + pause > until:
             return row
         await asyncio.sleep(pause)
         pause = min(pause * 1.6, 0.25)
-
-
-def _reference(request: web.Request, principal: Principal) -> UUID | None:
-    """A client_ref that the same principal's same Idempotency-Key always gives: the unique key does the
-    rest."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return None
-    if not 1 <= len(key) <= 255:
-        raise invalid("Idempotency-Key", "must have 1 to 255 characters")
-    digest = hashlib.sha256(f"{principal_name(principal)}|{request.path}|{key}".encode()).digest()
-    return UUID(bytes=digest[:16])
 
 
 def _phone(text: str | None, field: str) -> Phone:

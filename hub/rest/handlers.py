@@ -7,6 +7,7 @@ untouched
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from uuid import uuid4
 
@@ -29,8 +30,9 @@ from hub.errors import (
     RangeNotSatisfiable,
     from_database,
 )
+from hub.idempotency import REPLAYED, Kept, Once
 from hub.metrics import REST_SECONDS
-from hub.resources import CATALOG, DB, SETTINGS
+from hub.resources import CATALOG, DB, PUBLISHER, SETTINGS
 from hub.rest import render, sealed
 from hub.rest.catalog import Table
 from hub.rest.grammar import (
@@ -50,6 +52,8 @@ _ARRAY_TYPE: Final = "application/json; charset=utf-8"
 _OBJECT_TYPE: Final = "application/vnd.pgrst.object+json; charset=utf-8"
 _METHODS: Final = "OPTIONS,GET,HEAD,POST,PATCH,DELETE"
 _EVERYTHING: Final = (Item(None),)
+#: Inserts inside the caller's transaction and gives (body, rows, inserted).
+Write = Callable[["asyncpg.Connection[asyncpg.Record]"], Awaitable[tuple[str, int, int]]]
 _rows = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _row = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _anything = msgspec.json.Decoder(Any)
@@ -139,17 +143,68 @@ async def _insert(
     raw, rows = await _body_rows(request)
     names = _names(table, rows, query)
     returning = _returning(table, query, prefer)
-    if rows and table.name in sealed.COLUMNS and sealed.COLUMNS[table.name] in names:
-        return await _insert_sealed(request, principal, table, query, prefer, single, rows, names)
     if not rows:
         headers = {"Content-Range": "*/*"}
         return _write_answer(201, "[]" if returning else None, 0, single, headers, prefer)
-    statement = render.insert(table, query, names, raw, resolution=prefer.resolution, returning=returning)
+    settings = sealed.COLUMNS.get(table.name)
+    if settings is not None and settings in names:
+        write = _sealed_write(request, table, query, prefer, rows, names)
+    else:
+        write = _plain_write(
+            render.insert(table, query, names, raw, resolution=prefer.resolution, returning=returning)
+        )
+    what = (request.rel_url.raw_query_string, *prefer.applied, "object" if single else "array")
+    given = Once.of(request, principal, raw.encode(), *what)
     async with acting_as(request.app[DB], principal) as conn:
+        kept = await given.earlier(conn) if given is not None else None
+        if kept is not None:
+            return _replayed(kept)
+        body, written, inserted = await write(conn)
+        _check_single(written, single)
+        answer = _inserted(table, prefer, single, body, written, inserted, returning is not None)
+        if given is not None:
+            await given.keep(conn, answer.status, _to_keep(answer))
+    _wake_workers(request, table, names)
+    return answer
+
+
+def _plain_write(statement: render.Statement) -> Write:
+    async def write(conn: asyncpg.Connection[asyncpg.Record]) -> tuple[str, int, int]:
         row = await conn.fetchrow(statement.text, *statement.args)
         assert row is not None
-        _check_single(row["rows"], single)
-    return _inserted(table, prefer, single, row["body"], row["rows"], row["inserted"], returning is not None)
+        return row["body"], row["rows"], row["inserted"]
+
+    return write
+
+
+class _KeptAnswer(msgspec.Struct):
+    """An answer under an Idempotency-Key."""
+
+    headers: dict[str, str]
+    body: str | None
+
+
+_kept_answer = msgspec.json.Decoder(_KeptAnswer)
+
+
+def _to_keep(answer: web.Response) -> str:
+    body = answer.body.decode() if isinstance(answer.body, bytes) else None
+    return _encode(_KeptAnswer(dict(answer.headers), body)).decode()
+
+
+def _replayed(kept: Kept) -> web.Response:
+    found = _kept_answer.decode(kept.body)
+    return web.Response(
+        body=found.body.encode() if found.body is not None else None,
+        status=kept.status,
+        headers={**found.headers, **REPLAYED},
+    )
+
+
+def _wake_workers(request: web.Request, table: Table, names: list[str]) -> None:
+    """A message that was inserted or set to PENDING is to be sent now, not at the workers' next look."""
+    if table.name == "messages" and (request.method == "POST" or "status" in names):
+        request.app[PUBLISHER].wake("outbox")
 
 
 def _inserted(
@@ -199,6 +254,7 @@ async def _update(
             await _keep(request, conn, table, [(r, found) for r in written])
             text = _project(table, written, returning)
         _check_single(row["rows"], single)
+    _wake_workers(request, table, names)
     n = row["rows"]
     counted = str(n) if prefer.count else "*"
     headers = {"Content-Range": f"0-{n - 1}/{counted}" if n else f"*/{counted}"}
@@ -232,17 +288,15 @@ async def _delete(
     )
 
 
-async def _insert_sealed(
+def _sealed_write(
     request: web.Request,
-    principal: Principal,
     table: Table,
     query: Query,
     prefer: Prefer,
-    single: bool,
     rows: list[dict[str, msgspec.Raw]],
     names: list[str],
-) -> web.Response:
-    """Rows with secrets: the id is chosen here, because it is part of what a secret is bound to."""
+) -> Write:
+    """Of rows with secrets: the id is chosen here, because it is part of what a secret is bound to."""
     column = sealed.COLUMNS[table.name]
     found: dict[str, sealed.Split] = {}
     for row in rows:
@@ -257,15 +311,15 @@ async def _insert_sealed(
     statement = render.insert(
         table, query, names, _encode(rows).decode(), resolution=prefer.resolution, returning=_EVERYTHING
     )
-    async with acting_as(request.app[DB], principal) as conn:
-        row_ = await conn.fetchrow(statement.text, *statement.args)
-        assert row_ is not None
-        written = msgspec.json.decode(row_["body"])
+
+    async def write(conn: asyncpg.Connection[asyncpg.Record]) -> tuple[str, int, int]:
+        row = await conn.fetchrow(statement.text, *statement.args)
+        assert row is not None
+        written = msgspec.json.decode(row["body"])
         await _keep(request, conn, table, [(r, found[r["id"]]) for r in written if r["id"] in found])
-        _check_single(row_["rows"], single)
-    returning = _returning(table, query, prefer)
-    text = _project(table, written, returning)
-    return _inserted(table, prefer, single, text, row_["rows"], row_["inserted"], returning is not None)
+        return _project(table, written, _returning(table, query, prefer)), row["rows"], row["inserted"]
+
+    return write
 
 
 async def _keep(

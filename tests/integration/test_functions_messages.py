@@ -9,6 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from hub.errors import NotFound
 from tests.factories import Member, Org, insert, make_contact, make_conversation, make_org, until
 from tests.server import Answer, Hub
 
@@ -257,7 +258,6 @@ async def test_SEND_07_queues_and_answers_with_the_providers_id(
             to="+20 100 138 3533",
             message="Hello",
             phoneNumberId=org.phone_number_id,
-            accessToken="EAAx",
         )
     )
     message = await until(
@@ -270,7 +270,6 @@ async def test_SEND_07_queues_and_answers_with_the_providers_id(
     answer = await sending
     assert answer.json.keys() == {"success", "result", "conversationId", "contactId"}
     assert answer.json["result"] == {"messageId": "wamid.1", "id": str(message)}
-    assert "EAAx" not in str(await superuser.fetch("select m::text from messages m"))
 
 
 async def test_SEND_07_not_yet_sent_is_answered_with_our_id(
@@ -327,6 +326,17 @@ async def test_refused_sends(
     assert await superuser.fetchval("select count(*) from messages") == 0
 
 
+async def test_SEND_07_a_token_in_the_request_is_refused_and_not_ignored(
+    hub: Hub, key: str, superuser: asyncpg.Connection
+) -> None:
+    answer = await send(hub, key, to="201001383533", message="Hello", accessToken="EAAx0123456789")
+    assert (answer.status, answer.json["details"]["field"]) == (422, "accessToken")
+    assert "channel account" in answer.json["details"]["message"]
+    assert "EAAx" not in str(answer.json)
+    assert await superuser.fetchval("select count(*) from messages") == 0
+    assert (await send(hub, key, to="201001383533", message="Hello", accessToken="")).status == 200
+
+
 async def test_I_01_the_same_idempotency_key_sends_once(
     hub: Hub, key: str, superuser: asyncpg.Connection
 ) -> None:
@@ -334,5 +344,34 @@ async def test_I_01_the_same_idempotency_key_sends_once(
     answers = await asyncio.gather(
         *(send(hub, key, headers, to="201001383533", message="Hello") for _ in range(3))
     )
-    assert len({a.json["result"]["id"] for a in answers}) == 1
+    given = [a for a in answers if a.status == 200]
+    assert len({a.json["result"]["id"] for a in given}) == 1
+    assert all(a.status == 409 and a.headers["Retry-After"] == "1" for a in answers if a not in given)
+    other = await send(hub, key, headers, to="201001383533", message="Hello again")
+    assert (other.status, other.json["details"]["field"]) == (422, "Idempotency-Key")
     assert await superuser.fetchval("select count(*) from app.outbox") == 1
+
+
+async def test_O_07_a_repeated_send_stays_with_its_message_after_the_conversation_closed(
+    hub: Hub, key: str, superuser: asyncpg.Connection
+) -> None:
+    headers = {"Idempotency-Key": "once"}
+    first = await send(hub, key, headers, to="201001383533", message="Hello")
+    await superuser.execute("update conversations set status = 'CLOSED'")
+    await superuser.execute("update messages set status = 'SENT', provider_message_id = 'wamid.1'")
+    again = await send(hub, key, headers, to="201001383533", message="Hello")
+    assert (again.status, again.headers["Idempotency-Replayed"]) == (200, "true")
+    assert again.json["result"] == {"messageId": "wamid.1", "id": first.json["result"]["id"]}
+    assert again.json["conversationId"] == first.json["conversationId"]
+    assert await superuser.fetchval("select count(*) from conversations") == 1
+
+
+async def test_a_send_that_cannot_be_queued_leaves_no_conversation(
+    hub: Hub, key: str, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise NotFound("No such thing")
+
+    monkeypatch.setattr("hub.functions.messages.queue_in", refuse)
+    assert (await send(hub, key, to="201001383533", message="Hello")).status == 404
+    assert await superuser.fetchval("select count(*) from conversations") == 0
