@@ -53,7 +53,8 @@ revoke execute on all functions in schema app from public;
 grant execute on all functions in schema app to hub_runtime, hub_writer;
 grant execute on function app.ctx(), app.org(), app.current_user_id(), app.may_any(text[]), \
 app.role_in(text[]), app.fold(text),
-  app.contact_search(text, text, text[], text[], text[]), app.status_rises(text, text, text) to anon, authenticated, service_role;
+  app.contact_search(text, text, text[], text[], text[]), app.status_rises(text, text, text)
+  to anon, authenticated, service_role;
 alter function app.ingest_many(jsonb) owner to hub_writer;
 """
 

@@ -1,4 +1,5 @@
-"""The outbox's claim and reaper: fair between tenants, in order within a conversation, never a second time (guarantees 5, 7, 8)."""
+"""The outbox's claim and reaper: fair between tenants, in order within a conversation, never a second time
+(guarantees 5, 7, 8)."""
 
 from __future__ import annotations
 
@@ -102,7 +103,8 @@ async def test_O04_after_a_long_outage_the_first_still_goes_first(
         "update app.outbox set queued_at = now() - interval '5 minutes', due_at = now() - interval '5 minutes'"
     )
     await superuser.execute(
-        "update app.outbox set last_error = 'refused', attempts = 3, due_at = now() - interval '1 s' where message_id = $1",
+        "update app.outbox set last_error = 'refused', attempts = 3, due_at = now() - interval '1 s'"
+        " where message_id = $1",
         first,
     )
     assert [r["message_id"] for r in await claim(db)] == [first]
