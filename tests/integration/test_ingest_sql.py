@@ -210,7 +210,8 @@ async def test_a_contact_of_the_crm_who_writes_for_the_first_time_is_recognised_
         "select scheme, value from contact_identities where contact_id = $1 order by 1", contact
     )
     assert [tuple(r) for r in found] == [("phone_e164", "+201001383533"), ("wa_id", "201001383533")]
-    assert await superuser.fetchval("select phones from contacts where id = $1", contact) == ["+20 100 138 3533"]
+    phones = await superuser.fetchval("select phones from contacts where id = $1", contact)
+    assert phones == ["+20 100 138 3533"]
     assert await superuser.fetchval("select count(*) from conversations where contact_id = $1", contact) == 1
 
 
@@ -224,15 +225,17 @@ async def test_phones_and_emails_of_a_contact_are_its_identities_and_follow_them
         ["Mona@Example.test"],
     )
 
+    values = "select value from contact_identities where contact_id = $1 order by 1"
+
     async def identities() -> list[str]:
-        rows = await superuser.fetch("select value from contact_identities where contact_id = $1 order by 1", contact)
-        return [r["value"] for r in rows]
+        return [r["value"] for r in await superuser.fetch(values, contact)]
 
     assert await identities() == ["+201001383533", "mona@example.test"]
-    await superuser.execute("update contacts set phones = $2, emails = '{}' where id = $1", contact, ["+4470"])
+    change = "update contacts set phones = $2, emails = '{}' where id = $1"
+    await superuser.execute(change, contact, ["+4470"])
     assert await identities() == ["+4470"]
     other = await superuser.fetchval(
         "insert into contacts (organization_id, phones) values ($1, $2) returning id", org.id, ["+4470"]
     )
     assert await identities() == ["+4470"]
-    assert await superuser.fetchval("select count(*) from contact_identities where contact_id = $1", other) == 0
+    assert await superuser.fetch(values, other) == []

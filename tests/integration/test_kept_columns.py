@@ -1,4 +1,4 @@
-"""X-04: what the hub keeps cannot be written by callers, column by column; what they may write stays writable."""
+"""X-04: what the hub keeps cannot be written by callers, column by column; the rest stays writable."""
 
 from __future__ import annotations
 
@@ -36,13 +36,29 @@ async def refusal(db: Database, who: Principal, statement: str, *args: Any) -> s
 
 KEPT = {
     "messages": {
-        "conv_seq": "99", "provider_message_id": "'wamid.forged'", "content": "'never said'", "direction": "'INBOUND'",
-        "source": "'rule'", "occurred_at": "now() - interval '1 year'", "contact_id": "null", "client_ref": "uuidv4()",
-        "campaign_id": "uuidv4()", "status": "'PENDING'", "sent_at": "now()", "failure_code": "'x'", "cause": "'{}'",
+        "conv_seq": "99",
+        "provider_message_id": "'wamid.forged'",
+        "content": "'never said'",
+        "direction": "'INBOUND'",
+        "source": "'rule'",
+        "occurred_at": "now() - interval '1 year'",
+        "contact_id": "null",
+        "client_ref": "uuidv4()",
+        "campaign_id": "uuidv4()",
+        "status": "'PENDING'",
+        "sent_at": "now()",
+        "failure_code": "'x'",
+        "cause": "'{}'",
     },
     "conversations": {
-        "msg_seq": "0", "inbound_count": "-5", "last_message_at": "now()", "last_message_preview": "'x'",
-        "last_inbound_at": "now()", "waiting_since": "now()", "first_response_at": "now()", "cause": "'{}'",
+        "msg_seq": "0",
+        "inbound_count": "-5",
+        "last_message_at": "now()",
+        "last_message_preview": "'x'",
+        "last_inbound_at": "now()",
+        "waiting_since": "now()",
+        "first_response_at": "now()",
+        "cause": "'{}'",
     },
     "contacts": {"merged_into_id": "uuidv4()", "cause": "'{}'"},
     "channel_accounts": {"health": "'error'", "last_inbound_at": "now()", "last_error": "'x'"},
@@ -51,7 +67,7 @@ KEPT = {
     "api_keys": {"key_prefix": "'cg_zzzzzzzz'", "last_used_at": "now()"},
     "invitations": {"accepted_at": "now()"},
     "automation_rules": {"trigger_event": "'x'", "current_version_id": "uuidv4()"},
-}  # fmt: skip
+}
 
 
 async def test_X04_kept_columns_cannot_be_updated_even_by_the_owner(
@@ -92,8 +108,13 @@ async def test_X04_a_message_is_written_in_ones_own_name_alone(
 @pytest.mark.parametrize(
     ("before", "after", "allowed"),
     [
-        ("FAILED", "PENDING", True), ("READ", "SENT", False), ("READ", "FAILED", False), ("SENT", "PENDING", False),
-        ("SENT", "DELIVERED", False), ("PENDING", "SENT", False), ("DELIVERED", "PENDING", False),
+        ("FAILED", "PENDING", True),
+        ("READ", "SENT", False),
+        ("READ", "FAILED", False),
+        ("SENT", "PENDING", False),
+        ("SENT", "DELIVERED", False),
+        ("PENDING", "SENT", False),
+        ("DELIVERED", "PENDING", False),
     ],
 )  # fmt: skip
 async def test_MSG_02_the_status_of_a_sent_message_follows_the_provider_alone(
@@ -124,8 +145,10 @@ async def test_what_callers_may_write_stays_writable(db: Database, filled: Fille
         "update channel_accounts set name = 'New', is_active = false",
         "update api_keys set revoked_at = now()",
         "update invitations set revoked_at = now()",
-        "insert into conversations (contact_id, status, tags) select id, 'OPEN', '{urgent}' from contacts limit 1",
-        "insert into campaigns (name, type, content, target_type, status, scheduled_at) values ('C', 'SMS', 'x', 'ALL', 'DRAFT', now())",
+        "insert into conversations (contact_id, status, tags)"
+        " select id, 'OPEN', '{urgent}' from contacts limit 1",
+        "insert into campaigns (name, type, content, target_type, status, scheduled_at)"
+        " values ('C', 'SMS', 'x', 'ALL', 'DRAFT', now())",
     ):
         assert await refusal(db, who, statement) is None, statement
 
@@ -143,7 +166,10 @@ async def test_X04_nobody_gives_a_permission_he_does_not_hold(db: Database, fill
         "update invitations set role = 'OWNER'",
     ):
         assert await refusal(db, admin, statement) == "42501", statement
-    held = "insert into invitations (email, role, permissions) values ('x@example.test', 'AGENT', '{\"can_access_crm\": true}')"
+    held = (
+        "insert into invitations (email, role, permissions)"
+        " values ('x@example.test', 'AGENT', '{\"can_access_crm\": true}')"
+    )
     assert await refusal(db, admin, held) is None
 
 

@@ -100,7 +100,8 @@ async def test_O04_after_a_long_outage_the_first_still_goes_first(
     conversation = await make_conversation(superuser, org)
     first, second = await pending(superuser, org, conversation, 2)
     await superuser.execute(
-        "update app.outbox set queued_at = now() - interval '5 minutes', due_at = now() - interval '5 minutes'"
+        "update app.outbox set queued_at = now() - interval '5 minutes',"
+        " due_at = now() - interval '5 minutes'"
     )
     await superuser.execute(
         "update app.outbox set last_error = 'refused', attempts = 3, due_at = now() - interval '1 s'"
