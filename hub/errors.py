@@ -132,6 +132,11 @@ def _checked_column(table: str | None, constraint: str | None) -> str | None:
     return None
 
 
+def _said_by(error: asyncpg.PostgresError) -> str:
+    """The message alone, without DETAIL and HINT."""
+    return str(error).split("\n")[0]
+
+
 def from_database(error: asyncpg.PostgresError) -> HubError | None:
     """The refusal a database error stands for; None when it is a bug of ours. DETAIL never leaves: it may
     quote another organization's values (foreign keys and unique indexes ignore row security)."""
@@ -158,10 +163,17 @@ def from_database(error: asyncpg.PostgresError) -> HubError | None:
             rest_code=state,
         )
     if state == "HUB04":
-        return NotFound(str(error).split("\n")[0])
+        return NotFound(_said_by(error))
     if state == "42501":
+        if getattr(error, "server_source_function", None) == "exec_stmt_raise":
+            # One of our own functions says what cannot be written, or which permission is missing.
+            return InsufficientPermissions(_said_by(error), rest_code=state)
         return InsufficientPermissions(
             "You may not do this", hint="Ask an administrator of your organization", rest_code=state
+        )
+    if state == "HUB05":
+        return ValidationFailed(
+            "Validation error", details={"field": None, "message": _said_by(error)}, rest_code=state
         )
     if state == "HUB01":
         return BadRequest(

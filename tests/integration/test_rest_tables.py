@@ -401,3 +401,52 @@ async def test_ten_thousand_ids_in_one_line(hub: Hub, token: str, three: list[st
 )  # fmt: skip
 async def test_profiles_and_media_types(hub: Hub, token: str, headers: dict[str, str], status: int) -> None:
     assert (await hub.get("/rest/v1/contacts", token=token, headers=headers)).status == status
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("conv_seq", 99), ("provider_message_id", "wamid.forged"), ("content", "never said"),
+        ("source", "rule"),
+        ("status", "PENDING"), ("sent_at", "2026-01-01T00:00:00Z"),
+    ],
+)  # fmt: skip
+async def test_X_04_machine_owned_columns_of_a_message_are_refused_by_name(
+    hub: Hub, org: Org, token: str, superuser: asyncpg.Connection, column: str, value: Any
+) -> None:
+    message = await make_message(superuser, org, await make_conversation(superuser, org), "Hi")
+    before = await superuser.fetchval("select m::text from messages m")
+    answer = await hub.patch(f"/rest/v1/messages?id=eq.{message}", token=token, json={column: value})
+    assert (answer.status, answer.json["code"]) == (403, "42501")
+    assert answer.json["error_code"] == "INSUFFICIENT_PERMISSIONS"
+    assert answer.json["message"] != "You may not do this"
+    if column not in ("status", "sent_at"):
+        assert column in answer.json["message"]
+    assert await superuser.fetchval("select m::text from messages m") == before
+
+
+@pytest.mark.parametrize("column", ["msg_seq", "inbound_count", "last_message_preview"])
+async def test_X_04_counters_of_a_conversation_are_refused_by_name(
+    hub: Hub, org: Org, token: str, superuser: asyncpg.Connection, column: str
+) -> None:
+    conversation = await make_conversation(superuser, org)
+    answer = await hub.patch(f"/rest/v1/conversations?id=eq.{conversation}", token=token, json={column: "7"})
+    assert (answer.status, answer.json["code"]) == (403, "42501")
+    assert answer.json["message"] == f"conversations.{column} is kept by the hub and cannot be written"
+
+
+async def test_X_04_nobody_writes_in_a_colleagues_name(
+    hub: Hub, org: Org, agent: Member, token: str, superuser: asyncpg.Connection
+) -> None:
+    conversation = await make_conversation(superuser, org)
+    body = {
+        "conversation_id": str(conversation),
+        "direction": "OUTBOUND",
+        "content": "Hi",
+        "status": "PENDING",
+    }
+    forged = await hub.post("/rest/v1/messages", token=token, json={**body, "sender_id": str(agent.id)})
+    assert (forged.status, forged.json["message"]) == (403, "sender_id can only be yourself")
+    forged = await hub.post("/rest/v1/audit_log", token=token, json={"actor_kind": "user", "action": "x"})
+    assert forged.status == 403
+    assert await superuser.fetchval("select count(*) from messages") == 0

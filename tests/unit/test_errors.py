@@ -97,13 +97,25 @@ def database_error(state: str, text: str = "said", **fields: str) -> asyncpg.Pos
     [
         ("23505", 409), ("23503", 409), ("23514", 422), ("23502", 400), ("22P02", 400), ("42501", 403),
         ("HUB01", 400),
-        ("HUB04", 404), ("57014", 503), ("40001", 503), ("53300", 503), ("08006", 503), ("57P01", 503),
+        ("HUB04", 404), ("HUB05", 422), ("57014", 503), ("40001", 503), ("53300", 503), ("08006", 503),
+        ("57P01", 503),
     ],
 )  # fmt: skip
 def test_database_errors_as_refusals(state: str, status: int) -> None:
     refusal = from_database(database_error(state))
     assert refusal is not None
     assert refusal.status == status
+
+
+def test_what_our_own_functions_refuse_is_said_and_what_postgres_refuses_is_not() -> None:
+    ours = from_database(database_error("42501", "messages.conv_seq is kept by the hub", R="exec_stmt_raise"))
+    assert ours is not None and ours.message == "messages.conv_seq is kept by the hub"
+    postgres = from_database(
+        database_error("42501", "permission denied for table secrets", R="aclcheck_error")
+    )
+    assert postgres is not None and "secrets" not in postgres.message
+    invalid = from_database(database_error("HUB05", "Not like this", D="Key (x)=(someone)"))
+    assert invalid is not None and invalid.details == {"field": None, "message": "Not like this"}
 
 
 def test_a_database_error_of_ours_is_a_bug() -> None:
