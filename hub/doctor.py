@@ -26,6 +26,7 @@ import click
 import msgspec
 
 from hub.settings import BadSettings, Settings, load_settings
+from sql import q
 
 FREE_BYTES, FREE_SHARE = 1 << 30, 0.05  # below either, campaigns and uploads pause (guarantees 13)
 SLOW_FSYNC_S = 0.02
@@ -228,9 +229,23 @@ async def _postgres(settings: Settings, fix: bool) -> list[Finding]:
             else Finding("row security", "ok", "forced on every table of an organization")
         )
         found.append(await _leakproof(conn, settings, fix))
+        if not missing:
+            found.append(await _kept(conn))
         return found
     finally:
         await conn.close()
+
+
+async def _kept(conn: asyncpg.Connection) -> Finding:
+    """Signed webhooks that nobody could apply; those of no organization are seen by operators alone."""
+    kept, unowned, dead, oldest = await conn.fetchrow(q.count_failures)
+    if not kept:
+        return Finding("kept webhooks", "ok", "none: everything that came was applied")
+    return Finding(
+        "kept webhooks", "warn",
+        f"{kept} not applied ({unowned} of no organization, {dead} given up), since {oldest:%Y-%m-%d}",
+        "GET /functions/v1/webhook-failures with the service_role key says why",
+    )  # fmt: skip
 
 
 async def _leakproof(conn: asyncpg.Connection, settings: Settings, fix: bool) -> Finding:

@@ -36,6 +36,9 @@ JOB_SECONDS = Histogram(
 WEBHOOK_REFUSED = Counter(
     "hub_webhook_refused_total", "Provider deliveries that were not applied", ["channel", "reason"]
 )
+WEBHOOK_KEPT = Counter(
+    "hub_webhook_kept_total", "Parts of signed deliveries kept for an operator", ["channel", "reason"]
+)
 WEBHOOK_DELIVERY = Counter("hub_webhook_delivery_total", "Attempts of outgoing webhooks", ["result"])
 SPOOLED = Counter("hub_spooled_total", "Deliveries kept in the spool while the database was away", ["result"])
 REDIS_AWAY = Gauge("hub_redis_away", "1 while this process cannot reach Redis")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -9,7 +10,7 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
-from hub.channels.ingest import Delivery, Ingest, IngestItem, StatusItem
+from hub.channels.ingest import Amendment, Delivery, Ingest, IngestItem, StatusItem
 from hub.channels.registry import ADAPTERS
 from hub.db.pool import Database
 from sql import q
@@ -18,11 +19,14 @@ from workers.retry import failure_s
 log = structlog.get_logger()
 
 EVERY_S: Final = 5.0
-BATCH: Final = 20
+BATCH: Final = 5
+EACH_S: Final = 10.0
 LEASE: Final = timedelta(seconds=60)
+"""Nobody extends it, so a batch must end within it even when each of its rows takes all its time."""
 _HEADERS = msgspec.json.Decoder(dict[str, str])
 _MESSAGE = msgspec.json.Decoder(IngestItem)
 _STATUS = msgspec.json.Decoder(StatusItem)
+_AMENDMENT = msgspec.json.Decoder(Amendment)
 
 
 class Failures:
@@ -32,13 +36,21 @@ class Failures:
         self._db, self._ingest, self._worker = db, ingest, worker
 
     async def look_again(self) -> None:
-        """Everything that is due now. Raises Unavailable."""
+        """Everything that is due now; what goes wrong with one of them is its own affair. Raises Unavailable
+        when the database is away."""
         while True:
             token = uuid4()
             async with self._db.connection("worker") as conn:
                 rows = await conn.fetch(q.claim_failures, token, self._worker, BATCH, LEASE)
             for id, org, channel, account, headers, body, attempts in rows:
-                applied, why = await self._apply(org, channel, account, _HEADERS.decode(headers), body)
+                try:
+                    async with asyncio.timeout(EACH_S):
+                        given = _HEADERS.decode(headers)
+                        applied, why = await self._apply(org, channel, account, given, body)
+                except Exception as error:
+                    # Unavailable as well: when the database is really away, settling says so
+                    log.error("failure.failed", failure=str(id), error=type(error).__name__)
+                    applied, why = False, f"{type(error).__name__} while it was looked at"
                 retry_in = timedelta(seconds=failure_s(attempts))
                 async with self._db.connection("worker") as conn:
                     await conn.execute(q.settle_failure, token, id, applied, why, retry_in)
@@ -66,8 +78,8 @@ class Failures:
         return applied, "; ".join(kept)[:500] or None
 
     async def _apply_parts(self, body: bytes) -> tuple[bool, str | None]:
-        """One line a part: messages and statuses as we store them; a provider's own elements wait for a
-        person."""
+        """One line a part: messages, statuses, edits and deletions as we store them; a provider's own
+        elements wait for a person."""
         errors: list[str] = []
         for line in body.split(b"\n"):
             part = _part(line)
@@ -75,13 +87,15 @@ class Failures:
                 errors += [r.error for r in await self._ingest.messages([part])]
             elif isinstance(part, StatusItem):
                 errors += [r.error for r in await self._ingest.statuses([part])]
+            elif isinstance(part, Amendment):
+                errors += [r.error for r in await self._ingest.amendments([part])]
             else:
                 errors.append("a part of a shape that cannot be applied by itself")
         return not errors, "; ".join(errors)[:500] or None
 
 
 def _part(line: bytes) -> Any:
-    for decoder in (_MESSAGE, _STATUS):
+    for decoder in (_MESSAGE, _STATUS, _AMENDMENT):
         try:
             return decoder.decode(line)
         except msgspec.DecodeError:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import random
 import re
 import time
@@ -54,6 +55,8 @@ ROUTES: Final = 10_000
 time."""
 HEARD_EVERY_S: Final = 30.0
 TRIES: Final = 4
+REPLAY_ROUNDS: Final = 3
+"""Rounds in which one spooled delivery may run out of time before it is set aside for the others' sake."""
 
 _ENCODE = msgspec.json.Encoder(uuid_format="canonical").encode
 _STRINGS = msgspec.json.Decoder(dict[str, str])
@@ -62,6 +65,7 @@ _REFUSED = ("22", "23", "54", "P0", "HUB")
 _RACES = ("40001", "40P01", "23505", "23503")
 """Lost against another batch: a unique key or a row that went between look and write. The second look
 decides."""
+_OUT_OF_TIME = ("57014", "55P03")
 
 
 class IngestItem(msgspec.Struct, kw_only=True):
@@ -239,8 +243,7 @@ class MicroBatcher(Generic[Item]):
             if not isinstance(error, asyncpg.PostgresError):
                 log.exception("ingest.failed")
             item, ticket = batch[0]
-            state = getattr(error, "sqlstate", None) or type(error).__name__
-            ticket.settle(Rejected(item, f"{state} {str(error)[:500]}"))
+            ticket.settle(Rejected(item, _refusal(error)))
         else:
             for _, ticket in batch:
                 ticket.settle()
@@ -260,7 +263,7 @@ async def run_again(attempt: Callable[[], Awaitable[Any]]) -> Any:
             if (
                 n < TRIES
                 and (state in _RACES or isinstance(from_database(error), Unavailable))
-                and state not in ("57014", "55P03")
+                and state not in _OUT_OF_TIME
             ):
                 await asyncio.sleep(random.uniform(0.2, 1.0) * 0.02 * 2**n)
                 continue
@@ -374,7 +377,8 @@ class _Sorted(msgspec.Struct, kw_only=True):
     messages: list[IngestItem] = []
     statuses: list[StatusItem] = []
     amendments: list[Amendment] = []
-    later: list[Callable[[asyncpg.Connection], Awaitable[Any]]] = []
+    later: list[tuple[Account, str, tuple[Any, ...]]] = []
+    """(account, statement, its arguments)"""
     kept: list[tuple[Account | None, str, str, bytes]] = []
     """(account, reason, error, raw element or b"" for the whole body)"""
     organizations: set[UUID | None] = msgspec.field(default_factory=set)
@@ -395,6 +399,7 @@ class Ingest:
         self._heard_now: set[UUID] = set()
         self._heard_task: asyncio.Task[None] | None = None
         self._lookups = asyncio.Semaphore(_MAX_LOOKUPS)
+        self._stubborn: dict[bytes, int] = {}
         self._seconds = {channel: metrics.INGEST_SECONDS.labels(channel) for channel in ADAPTERS}
 
     async def start(self) -> None:
@@ -415,6 +420,10 @@ class Ingest:
     async def statuses(self, items: Sequence[StatusItem]) -> list[Rejected]:
         """Apply delivery reports; returns when they are committed. Raises Unavailable."""
         return await self._statuses.put(items)
+
+    async def amendments(self, items: Sequence[Amendment]) -> list[Rejected]:
+        """Apply edits and deletions; returns those whose message is not stored, too. Raises Unavailable."""
+        return await self._amend(list(items))
 
     async def signers(
         self, adapter: ChannelAdapter, delivery: Delivery, *, is_away: bool = False
@@ -456,8 +465,36 @@ class Ingest:
                 metrics.WEBHOOK_REFUSED.labels(delivery.channel, "signature").inc()
             else:
                 good.append(delivery)
-        if good:
+        if not good:
+            return
+        try:
             await self.deliver(*good)
+        except Unavailable as error:
+            if not _ran_out_of_time(error):
+                raise
+            # the database answers, only not to one of these: find it, so that it stops nobody else
+            for delivery in good:
+                await self._replay_stubborn(delivery)
+
+    async def _replay_stubborn(self, delivery: Delivery) -> None:
+        """Apply one delivery; when it alone has run out of time in three rounds, keep it for the workers to
+        try and for an operator to see. Raises Unavailable until then."""
+        digest = hashlib.sha256(delivery.body).digest()
+        try:
+            await self.deliver(delivery)
+        except Unavailable as error:
+            if not _ran_out_of_time(error):
+                raise
+            rounds = self._stubborn[digest] = self._stubborn.get(digest, 0) + 1
+            if rounds < REPLAY_ROUNDS:
+                raise
+            log.error("spool.not_replayed", channel=delivery.channel, rounds=rounds)
+            parts = await self._sort(delivery, None)
+            why = f"{error.__cause__.sqlstate} it ran out of time"  # type: ignore[union-attr]
+            late = [Rejected(i, why) for i in (*parts.messages, *parts.statuses, *parts.amendments)]
+            parts.kept += [(account, "not_applied", why, b"") for account, _, _ in parts.later]
+            await self._keep(delivery, parts, late)
+        self._stubborn.pop(digest, None)
 
     async def deliver(
         self, *deliveries: Delivery, organization_id: UUID | None = None, kept: list[str] | None = None
@@ -530,7 +567,12 @@ class Ingest:
             elif organization_id is None or (
                 account is not None and account.organization_id == organization_id
             ):
-                _place(parts, event, account)
+                try:
+                    _place(parts, event, account)
+                except Exception as error:  # like a bug in the parser; the other events go their way
+                    log.error("ingest.event_failed", channel=delivery.channel, error=type(error).__name__)
+                    raw = event.raw if isinstance(event, UnknownEvent) else _legible(event)
+                    parts.kept.append((account, "parser_error", type(error).__name__, raw))
         return parts
 
     async def _only_account(self, delivery: Delivery) -> Account | None:
@@ -577,28 +619,26 @@ class Ingest:
             item.n = n
         try:
             missing = await self._execute(q.amend_messages, _ENCODE(items).decode())
-        except asyncpg.PostgresError as error:
+        except Unavailable:
+            raise
+        except Exception as error:
             if len(items) == 1:
-                return [Rejected(items[0], f"{error.sqlstate} {str(error)[:500]}")]
+                return [Rejected(items[0], _refusal(error))]
             return [r for item in items for r in await self._amend([item])]
         return [Rejected(items[row[0]], "unknown_target") for row in missing]
 
     async def _run_later(self, parts: _Sorted) -> None:
-        for action in parts.later:
-
-            async def run(action: Callable[[asyncpg.Connection], Awaitable[Any]] = action) -> None:
-                async with self._db.connection("ingest") as conn:
-                    await action(conn)
-
+        for account, statement, args in parts.later:
             try:
-                await run_again(run)
-            except asyncpg.PostgresError as error:
-                parts.kept.append((None, "not_applied", f"{error.sqlstate} {str(error)[:500]}", b""))
+                await self._execute(statement, *args)
+            except Unavailable:
+                raise
+            except Exception as error:
+                parts.kept.append((account, "not_applied", _refusal(error), _legible(args)))
 
     async def _keep(self, delivery: Delivery, parts: _Sorted, rejected: Iterable[Rejected]) -> None:
         """Keep what could not be applied, by organization: the whole body, so that it can be read again after
-        a fix, unless it also speaks of another organization; then only the parts concerned. True when
-        anything was."""
+        a fix, unless it also speaks of another organization; then only the parts concerned."""
         groups: dict[tuple[UUID | None, UUID | None, str], list[tuple[str, Any]]] = {}
         for account, reason, error, raw in parts.kept:
             place = (account.organization_id, account.id) if account else (None, None)
@@ -614,14 +654,25 @@ class Ingest:
         for (org, account_id, reason), found in groups.items():
             body, form = delivery.body, "body"
             if not alone:
-                elements = [part if isinstance(part, bytes) else _ENCODE(part) for _, part in found]
+                elements = [part if isinstance(part, bytes) else _legible(part) for _, part in found]
                 body, form = b"\n".join(elements), "parts"
             headers = _ENCODE({**_kept_headers(delivery.headers), "hub-form": form}).decode()
-            error = found[0][0].replace("\x00", "\ufffd")
-            await self._execute(
-                q.keep_failure, org, delivery.channel, account_id, reason, error, headers, body
+            error = found[0][0].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+            try:
+                await self._execute(
+                    q.keep_failure, org, delivery.channel, account_id, reason, error, headers, body
+                )
+            except asyncpg.ForeignKeyViolationError:  # the organization went, and its data with it
+                log.info("webhook.organization_gone", channel=delivery.channel, reason=reason)
+                continue
+            metrics.WEBHOOK_KEPT.labels(delivery.channel, reason).inc(len(found))
+            log.warning(
+                "webhook.kept",
+                channel=delivery.channel,
+                reason=reason,
+                items=len(found),
+                owned=org is not None,
             )
-            log.warning("webhook.kept", channel=delivery.channel, reason=reason, items=len(found))
 
     def _hear(self, accounts: set[UUID]) -> None:
         """Note that these accounts are alive; at most every 30 s each, and never in the way of a delivery."""
@@ -646,6 +697,26 @@ class Ingest:
                 log.info("account.not_noted", error=type(error).__name__)
                 for account in accounts:
                     self._heard.pop(account, None)
+
+
+def _refusal(error: Exception) -> str:
+    """What an operator reads; without the DETAIL that quotes the row."""
+    message = error.args[0] if error.args and isinstance(error, asyncpg.PostgresError) else error
+    return f"{getattr(error, 'sqlstate', None) or type(error).__name__} {str(message)[:500]}"
+
+
+def _ran_out_of_time(error: Unavailable) -> bool:
+    """Whether the database was there and gave up a statement (its time, or a lock's)."""
+    cause = error.__cause__
+    return isinstance(cause, asyncpg.PostgresError) and cause.sqlstate in _OUT_OF_TIME
+
+
+def _legible(part: object) -> bytes:
+    """A part by itself; one that cannot be written as JSON as far as it can."""
+    try:
+        return _ENCODE(part)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+        return _ENCODE({"unreadable": type(part).__name__})
 
 
 def _kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -694,7 +765,7 @@ def _place(parts: _Sorted, event: Inbound | StatusUpdate | UnknownEvent, account
         )
         parts.heard.add(account_id)
         if event.opted_out and event.recipient:
-            _later(parts, q.note_opt_out, org, *_split(event.recipient), event.failure_reason)
+            _later(parts, account, q.note_opt_out, org, *_split(event.recipient), event.failure_reason)
         return
     match event.kind:
         case "message" | "echo" | "reaction" | "postback" | "referral":
@@ -733,16 +804,17 @@ def _place(parts: _Sorted, event: Inbound | StatusUpdate | UnknownEvent, account
             # Said in the provider's own menu: no words of the customer's, so no message. Taking it back is
             # for a person to record: a "resume" is weaker than the consent that the law asks for.
             if event.metadata.get("optin", {}).get("allowed") is False and event.identities:
-                _later(parts, q.note_opt_out, org, *_split(event.identities), event.content or None)
+                _later(parts, account, q.note_opt_out, org, *_split(event.identities), event.content or None)
         case "identity_change":
             new = [(s, v) for s, v in event.metadata.get("identity_change", {}).get("new", ())]
             if new and event.identities:
-                _later(parts, q.add_identities, org, *_split(event.identities), *_split(new))
+                _later(parts, account, q.add_identities, org, *_split(event.identities), *_split(new))
         case "template_status":
             template = event.metadata["template"]
             provider_id = template.get("message_template_id")
             _later(
                 parts,
+                account,
                 q.judge_template,
                 org,
                 str(provider_id) if provider_id is not None else None,
@@ -754,6 +826,7 @@ def _place(parts: _Sorted, event: Inbound | StatusUpdate | UnknownEvent, account
         case "account":
             _later(
                 parts,
+                account,
                 q.report_account,
                 org,
                 account_id,
@@ -762,11 +835,8 @@ def _place(parts: _Sorted, event: Inbound | StatusUpdate | UnknownEvent, account
             )
 
 
-def _later(parts: _Sorted, statement: str, *args: Any) -> None:
-    async def run(conn: asyncpg.Connection) -> None:
-        await conn.execute(statement, *args)
-
-    parts.later.append(run)
+def _later(parts: _Sorted, account: Account, statement: str, *args: Any) -> None:
+    parts.later.append((account, statement, args))
 
 
 def _plausible(at: datetime | None) -> datetime:

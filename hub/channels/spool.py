@@ -258,9 +258,11 @@ class Spool:
         self._drained.clear()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        await written
+        try:
+            await written
+        finally:
+            self._wake.set()  # also when the disk refused: somebody must see that the way is free
         metrics.SPOOLED.labels("kept").inc()
-        self._wake.set()
 
     async def _write(self) -> None:
         while self._waiting:

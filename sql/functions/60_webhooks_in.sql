@@ -34,19 +34,42 @@ create or replace function app.keep_failure(org uuid, channel text, account uuid
     returning id
   $$;
 
--- Due failures, leased under a token: 5 s … 1 h, ten tries, then dead (shown until someone acts).
+-- Due failures, leased under a token: 5 s … 1 h, ten tries, then dead (shown until someone acts). One whose worker died ten times is
+-- dead as well: it may be what they die of.
 create or replace function app.claim_failures(token uuid, worker text, batch integer, lease interval)
   returns table (id uuid, organization_id uuid, channel text, channel_account_id uuid, headers jsonb, body bytea, attempts integer)
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$
-    with ready as (
+    with spent as (
+      update app.webhook_failures f set state = 'dead', lease_token = null, lease_until = null, claimed_by = null,
+             last_error = coalesce(f.last_error, 'every worker that looked at it was lost')
+       where f.state = 'running' and f.lease_until < clock_timestamp() and f.attempts >= 10
+    ), ready as (
       select f.id from app.webhook_failures f
-       where (f.state = 'available' and f.due_at <= clock_timestamp()) or (f.state = 'running' and f.lease_until < clock_timestamp())
+       where f.attempts < 10
+         and ((f.state = 'available' and f.due_at <= clock_timestamp()) or (f.state = 'running' and f.lease_until < clock_timestamp()))
        order by f.due_at, f.id limit batch for update skip locked
     )
     update app.webhook_failures f set state = 'running', lease_token = token, lease_until = clock_timestamp() + lease, claimed_by = worker, attempts = f.attempts + 1
       from ready where f.id = ready.id
     returning f.id, f.organization_id, f.channel, f.channel_account_id, f.headers, f.body, f.attempts
+  $$;
+
+-- What an operator sees of everybody's: those that belong to no organization first, for nobody else can see them.
+create or replace function app.list_all_failures(max_rows integer)
+  returns table (id uuid, organization_id uuid, channel text, channel_account_id uuid, reason text, error text, state text, attempts integer, due_at timestamptz, last_error text, created_at timestamptz, bytes integer)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select f.id, f.organization_id, f.channel, f.channel_account_id, f.reason, f.error, f.state, f.attempts, f.due_at, f.last_error, f.created_at, octet_length(f.body)
+      from app.webhook_failures f order by f.organization_id is not null, f.created_at desc limit max_rows
+  $$;
+
+-- How many are kept, how many of them by nobody, and since when: for `hub doctor`.
+create or replace function app.count_failures() returns table (kept bigint, unowned bigint, dead bigint, oldest timestamptz)
+  language sql stable security definer set search_path = pg_catalog, pg_temp
+  as $$
+    select count(*), count(*) filter (where f.organization_id is null), count(*) filter (where f.state = 'dead'), min(f.created_at)
+      from app.webhook_failures f
   $$;
 
 create or replace function app.settle_failure(token uuid, failure uuid, applied boolean, why text, retry_in interval) returns void

@@ -155,6 +155,7 @@ create table auth.refresh_tokens (
 );
 create unique index refresh_tokens_token_hash_key on auth.refresh_tokens (token_hash);
 create index refresh_tokens_session_id_idx on auth.refresh_tokens (session_id);
+create index refresh_tokens_parent_id_idx on auth.refresh_tokens (parent_id);
 
 -- Failed sign-ins by (account, network): growing delay, never a lasting lock. Counted here and not in Redis, so it fails closed.
 create table auth.sign_in_failures (

@@ -51,3 +51,11 @@ select id, organization_id, channel, channel_account_id, headers, body, attempts
 -- name: settle_failure
 -- Failure $2, held under token $1: applied ($3) and gone, or, because $4, due again after $5.
 select app.settle_failure($1, $2, $3, $4, $5);
+
+-- name: list_all_failures
+-- The newest $1 kept deliveries of the deployment, those of no organization first.
+select id, organization_id, channel, channel_account_id, reason, error, state, attempts, due_at, last_error, created_at, bytes from app.list_all_failures($1);
+
+-- name: count_failures
+-- Kept deliveries of the deployment: all, those of no organization, those given up, and since when.
+select kept, unowned, dead, oldest from app.count_failures();

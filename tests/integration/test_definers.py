@@ -37,6 +37,8 @@ MACHINERY = {
     "keep_failure": "a signed delivery that could not be applied",
     "claim_failures": "kept deliveries that are due",
     "settle_failure": "what became of one, fenced by its token",
+    "list_all_failures": "for the service_role key, by what is behind it",
+    "count_failures": "numbers only",
     "heard_from": "when an account was last heard of",
     # the way out
     "claim_sends": "due sends of all organizations",

@@ -99,3 +99,15 @@ def test_a_data_folder_that_others_can_read_is_warned_of(tmp_path: Path) -> None
     assert level() == "warn"
     tmp_path.chmod(0o700)
     assert level() == "ok"
+
+
+async def test_kept_webhooks_are_told(
+    tmp_path: Path, environ: dict[str, str], superuser: asyncpg.Connection
+) -> None:
+    assert (await report(tmp_path, environ))["kept webhooks"].level == "ok"
+    await superuser.execute(
+        "select app.keep_failure(null, 'WHATSAPP_CLOUD', null, 'undecodable', 'bad', '{}', '')"
+    )
+    found = await report(tmp_path, environ)
+    assert found["kept webhooks"].level == "warn"
+    assert found["kept webhooks"].said.startswith("1 not applied (1 of no organization, 0 given up)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
+from hub.resources import AUTH
 from tests.factories import Member, Org, make_contact, make_conversation, make_member, make_message, make_org
 from tests.server import Hub
 
@@ -73,6 +74,24 @@ async def test_failures_are_for_administrators(
     assert listed.json["failures"][0]["reason"] == "undecodable"
     assert b"secret body" not in listed.body
     assert (await hub.get("/functions/v1/webhook-failures", token=await hub.token(agent.email))).status == 403
+
+
+async def test_an_operator_sees_deliveries_of_no_organization_first(
+    hub: Hub, org: Org, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    for owner_of, body in ((None, b"{nobody"), (org.id, b"{somebody")):
+        await superuser.execute(
+            "select app.keep_failure($1, 'WHATSAPP_CLOUD', null, 'undecodable', 'bad', '{}', $2)",
+            owner_of,
+            body,
+        )
+    service = (await hub.app[AUTH].keyring()).project_keys().service_role
+    listed = await hub.get("/functions/v1/webhook-failures", token=service)
+    assert [f["organization_id"] for f in listed.json["failures"]] == [None, str(org.id)]
+    assert b"nobody" not in listed.body
+    theirs = await hub.get("/functions/v1/webhook-failures", token=await hub.token(owner.email))
+    assert theirs.json["count"] == 1
+    assert "organization_id" not in theirs.json["failures"][0]
 
 
 async def test_C_37_readers_answer_post_as_well(hub: Hub, owner: Member) -> None:

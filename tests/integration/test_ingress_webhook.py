@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from hub.auth.secrets import seal_secret
+from hub.channels import ingest as ingest_module
 from hub.channels.signing import meta_signature
 from hub.db.pool import Database
 from hub.settings import Settings
@@ -412,3 +413,51 @@ async def test_webhooks_without_a_spool_are_refused_while_the_database_is_away(
             await hook.post(wa.messages(org, wa.text("201")), secret="wrong") == 503
         )  # it may be an account's own secret
     await away.close()
+
+
+async def test_an_event_that_meets_a_bug_is_kept_and_its_neighbours_are_stored(
+    hook: Hook, superuser: asyncpg.Connection, org: Org, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ingest_module._place
+
+    def trip(parts: Any, event: Any, account: Any) -> None:
+        if event.content == "two":
+            raise KeyError("status")
+        place(parts, event, account)
+
+    monkeypatch.setattr(ingest_module, "_place", trip)
+    raw = wa.messages(org, *(wa.text("201", word) for word in ("one", "two", "three")))
+    assert await hook.post(raw) == 200
+    rows = await superuser.fetch("select content from messages order by conv_seq")
+    assert [r["content"] for r in rows] == ["one", "three"]
+    kept = await superuser.fetchrow("select organization_id, reason, error from app.webhook_failures")
+    assert tuple(kept) == (org.id, "parser_error", "KeyError")
+
+
+async def test_news_that_the_database_refuses_is_kept_for_the_accounts_organization(
+    hook: Hook, superuser: asyncpg.Connection, org: Org
+) -> None:
+    await superuser.execute(
+        "alter table suppressions add constraint nobody_stops check (value is null) not valid"
+    )
+    assert await hook.post(wa.messages(org, wa.text("201"))) == 200
+    raw = wa.body(
+        wa.change(
+            org, statuses=[wa.status(wa.wamid(), "failed", errors=[{"code": 131050, "title": "stopped"}])]
+        )
+    )
+    assert await hook.post(raw) == 200
+    kept = await superuser.fetchrow(
+        "select organization_id, channel_account_id, reason, error from app.webhook_failures"
+    )
+    assert tuple(kept)[:3] == (org.id, org.account_id, "not_applied")
+    assert "201" not in kept["error"].removeprefix("23514"), "a constraint's DETAIL quotes the customer"
+
+
+async def test_a_delivery_of_an_organization_that_went_meanwhile_is_answered_200(
+    hook: Hook, db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    assert await hook.post(wa.messages(org, wa.text("201"))) == 200
+    await superuser.execute("delete from organizations where id = $1", org.id)
+    assert await hook.post(wa.messages(org, wa.text("201"))) == 200
+    assert await counts(superuser) == (0, 0, 0, 0)

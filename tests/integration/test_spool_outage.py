@@ -11,9 +11,12 @@ import asyncpg
 import pytest
 
 from hub.auth.secrets import seal_secret
+from hub.channels.ingest import Delivery, IngestItem
+from hub.channels.spool import Spool
 from hub.db.embedded import EmbeddedPostgres
 from hub.db.migrate import migrate
 from hub.db.pool import Database
+from hub.errors import Unavailable
 from tests import whatsapp as wa
 from tests.factories import Org, make_org, until
 
@@ -166,3 +169,56 @@ async def test_D04_killed_backends_cost_no_webhook(
         assert len(await counts(server)) == sent == 240
     await admin.close()
     await db.close()
+
+
+async def test_a_delivery_that_always_runs_out_of_time_does_not_stop_the_replay(
+    server: EmbeddedPostgres, org: Org, tmp_path: Path
+) -> None:
+    db = Database(runtime_url(server), ("ingest",))
+    await db.open()
+    config = wa.settings(runtime_url(server))
+    server.stop()
+    async with wa.hook(db, config, tmp_path / "spool") as hook:
+        for text in ("one", "slow", "two"):
+            assert await hook.post(wa.messages(org, wa.text("201", text))) == 200
+        write = hook.ingest._write_messages
+
+        async def trip(items: list[IngestItem]) -> None:
+            if any(item.content == "slow" for item in items):
+                raise Unavailable("The database cannot store this now") from asyncpg.QueryCanceledError()
+            await write(items)
+
+        hook.ingest._messages._write = trip
+        server.start()
+        await until(lambda: hook.spool is not None and hook.spool.is_empty, 30)
+        assert await counts(server) == ["one", "two"]
+    assert list((tmp_path / "spool").glob("*")) == [], "nothing is left, and no file counts as damaged"
+    conn = await asyncpg.connect(server.dsn_for("hub"))
+    kept = await conn.fetchrow("select organization_id, reason, error, body from app.webhook_failures")
+    await conn.close()
+    assert tuple(kept)[:3] == (org.id, "refused", "57014 it ran out of time")
+    assert b"slow" in kept["body"]
+    await db.close()
+
+
+async def test_a_spool_whose_disk_refuses_frees_the_way_at_once(
+    server: EmbeddedPostgres, org: Org, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "spool", nothing)
+    await spool.start()
+
+    def refuse(data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(spool, "_append", refuse)
+    monkeypatch.setattr("hub.channels.spool.ADOPT_EVERY_S", 3600.0)
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await spool.append(Delivery(channel="WHATSAPP_CLOUD", body=b"{}", headers={}))
+    async with asyncio.timeout(5):
+        await until(lambda: spool.is_empty, 5)
+    await spool.stop()
+
+
+async def nothing(deliveries: list[Delivery]) -> None:
+    """A replay with nothing to do."""
