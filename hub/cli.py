@@ -43,6 +43,21 @@ _data_dir = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
+class _Port(click.ParamType[int]):
+    """A TCP port; a refusal says what to write instead."""
+
+    name = "port"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        text = str(value).strip()
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+            what = f"{text!r} is no port; set HUB_PORT to a number from 1 to 65535, 8080 for example."
+            self.fail(what, param, ctx)
+        return int(text)
+
+
 @click.group(name="hub", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hub")
 def cli() -> None:
@@ -55,8 +70,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--host", envvar="HUB_HOST", default="127.0.0.1", show_default=True, show_envvar=True)
 @click.option(
-    "--port", envvar="HUB_PORT", default=8080, show_default=True, show_envvar=True,
-    type=click.IntRange(1, 65535),
+    "--port", envvar="HUB_PORT", default=8080, show_default=True, show_envvar=True, type=_Port(),
 )  # fmt: skip
 @_data_dir
 @click.option(
@@ -403,9 +417,12 @@ def _settings(environ: Mapping[str, str]) -> Settings:
     from hub.settings import BadSettings, load_settings
 
     try:
-        return load_settings(environ)
+        settings = load_settings(environ)
     except BadSettings as error:
         raise click.ClickException(str(error)) from error
+    for name in settings.unknown_names:
+        click.echo(f"{name} is not a setting of this version (docs/settings.md); it is ignored.", err=True)
+    return settings
 
 
 def main() -> None:

@@ -71,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     meta_graph_version: str = "v25.0"
     meta_app_secret: Secret | None = None
     meta_verify_token: Secret | None = None
+    #: HUB_… variables that mean nothing here: most likely misspelt, so the start says so.
+    unknown_names: tuple[str, ...] = ()
 
     @property
     def secure(self) -> bool:
@@ -78,13 +80,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.public_base_url.startswith("https://")
 
 
+#: Read before the settings are (failpoints), by tests, or by docker-compose.yml.
+READ_ELSEWHERE = frozenset({"HUB_FAILPOINTS", "HUB_CHROMIUM", "HUB_RUNTIME_PASSWORD"})
+
+
 class _Reader:
     """Typed look-ups in one environment; each refusal names its variable."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
+        self.asked: set[str] = set()
 
     def text(self, name: str, default: str | None = None) -> str | None:
+        self.asked.add(name)
         value = self.environ.get(name, "").strip()
         return value or default
 
@@ -160,7 +168,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if log not in ("", "json", "text"):
         raise BadSettings(f"HUB_LOG is {log!r}; write json or text.")
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    return Settings(
+    settings = Settings(
         database_url=r.url("DATABASE_URL", ("postgresql", "postgres")),
         redis_url=r.url("REDIS_URL", ("redis", "rediss", "unix")),
         migrate_url=r.url("HUB_MIGRATE_URL", ("postgresql", "postgres"))
@@ -201,3 +209,5 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         meta_app_secret=r.secret("META_APP_SECRET"),
         meta_verify_token=r.secret("META_VERIFY_TOKEN"),
     )
+    strangers = {name for name in environ if name.startswith("HUB_")} - r.asked - READ_ELSEWHERE
+    return msgspec.structs.replace(settings, unknown_names=tuple(sorted(strangers)))

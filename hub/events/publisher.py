@@ -43,6 +43,8 @@ PUBLICATIONS_PER_FLUSH = 8
 QUEUE_MAX = 20_000
 CONNECT_TIMEOUT_S = 1.0
 COMMAND_TIMEOUT_S = 0.5
+#: How long an epoch is taken for granted: after a restore the hubs ignore publications under the old one.
+EPOCH_S = 30.0
 #: After a failure nothing is tried, and nothing kept, for this long: late publications are worth nothing.
 BREAKER_S = 1.0
 
@@ -130,6 +132,7 @@ class Publisher:
         self._something = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._epoch: str | None = None
+        self._epoch_until = 0.0
         self._closed_until = 0.0
         self._stopping = False
         self.published = 0
@@ -208,8 +211,9 @@ class Publisher:
         self._wakes.clear()
         if not (events or messages or wakes):
             return
-        if events and self._epoch is None:
+        if events and (self._epoch is None or time.monotonic() > self._epoch_until):
             self._epoch = await event_log.epoch(self._db, self._purpose)
+            self._epoch_until = time.monotonic() + EPOCH_S
         batch = list(publications(self._epoch or "", events))
         batch += [(f"w:{queue}", b"") for queue in wakes]
         batch += messages

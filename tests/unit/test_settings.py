@@ -86,3 +86,11 @@ def test_a_secret_does_not_show_itself() -> None:
     assert "sesame" not in f"{secret} {secret!r} {[secret]} {secret!s}"
     assert "sesame" not in repr(load_settings({**GOOD, "META_APP_SECRET": "sesame-app-secret"}))
     assert secret.reveal() == "open sesame"
+
+
+def test_a_misspelt_name_is_reported_and_known_ones_are_not() -> None:
+    environ = {
+        "DATABASE_URL": "postgresql://h/d", "REDIS_URL": "redis://h", "HUB_SECRET_KEY": "k" * 40,
+        "HUB_RATE_RESTT": "5", "HUB_FAILPOINTS": "", "HUB_PORT": "8081",
+    }  # fmt: skip
+    assert load_settings(environ).unknown_names == ("HUB_RATE_RESTT",)
