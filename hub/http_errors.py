@@ -130,6 +130,8 @@ def error_response(
         headers["Proxy-Status"] = f"PostgREST; error={body['code']}"
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed) and isinstance(error.details, dict):
+        headers["Allow"] = ", ".join(error.details.get("allowed", ()))
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
     return web.Response(

@@ -1260,17 +1260,6 @@ CREATE FUNCTION app.may_any(permissions text[]) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select coalesce(nullif(current_setting('hub.ctx', true), '')::jsonb -> 'permissions' ?| permissions, false) $$;
 
-CREATE FUNCTION app.may_repeat(what text, every interval) RETURNS boolean
-    LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-    with noted as (
-      insert into auth.sign_in_failures as f (account, network, failures) values (what, '-', 0)
-      on conflict (account, network) do update set last_at = now() where f.last_at <= now() - every
-      returning 1)
-    select exists (select from noted)
-  $$;
-
 CREATE FUNCTION app.mirror_identities() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1424,11 +1413,6 @@ CREATE FUNCTION app.place_message() RETURNS trigger
 CREATE FUNCTION app.preview(content text, message_type text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select coalesce(nullif(left(content, 160), ''), '[' || message_type || ']') $$;
-
-CREATE FUNCTION app.queue_mail(org uuid, recipient text, template text, payload text) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$ insert into app.mail_outbox (organization_id, recipient, template, payload) values (org, recipient, template, payload) $$;
 
 CREATE FUNCTION app.queue_message() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1853,13 +1837,17 @@ CREATE FUNCTION app.sign_in_delay(account text, network text) RETURNS double pre
       from counted c where c.failures >= c.allowed
   $$;
 
-CREATE FUNCTION app.sign_in_failed(account text, network text) RETURNS void
+CREATE FUNCTION app.sign_in_failed(account text, network text, reason text, address inet, request text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    insert into auth.sign_in_failures as f (account, network) values (sign_in_failed.account, sign_in_failed.network), ('*', sign_in_failed.network)
+    insert into auth.sign_in_failures as f (account, network)
+    select v.account, sign_in_failed.network from (values (sign_in_failed.account), ('*')) v (account) where reason = 'invalid_credentials'
     on conflict (account, network) do update
-       set failures = case when f.last_at > now() - interval '1 hour' then f.failures + 1 else 1 end, last_at = now()
+       set failures = case when f.last_at > now() - interval '1 hour' then f.failures + 1 else 1 end, last_at = now();
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details, ip, request_id)
+    select m.organization_id, 'user', u.id, 'sign_in.failed', 'users', u.id, jsonb_build_object('reason', reason), address, request
+      from auth.users u join public.memberships m on m.user_id = u.id and m.is_active where u.email = lower(account)
   $$;
 
 CREATE FUNCTION app.sign_in_succeeded(account text, network text) RETURNS void

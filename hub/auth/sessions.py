@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from ipaddress import ip_address
 from typing import Any, Final
 from uuid import UUID
 
@@ -23,7 +24,6 @@ from sql import q
 log = structlog.get_logger()
 #: A refresh token used again within this time gets the same child: two tabs, or an answer that was lost.
 REUSE_S: Final = 10.0
-RECOVER_EVERY_S: Final = 60.0
 _LONGEST_ADDRESS: Final = 320
 
 
@@ -63,18 +63,31 @@ class Accounts:
                 retry_after_s=max(1.0, delay),
             )
         if not await self._passwords.verify(user["encrypted_password"] if user else None, password):
-            async with self._db.connection("api") as conn:
-                await conn.execute(q.sign_in_failed, account, caller.network)
-            log.info("sign_in.refused", network=caller.network)
+            await self._refused(account, caller, "invalid_credentials")
             raise AuthRefusal("invalid_credentials", "Invalid login credentials")
         assert user is not None
         if user["banned"]:
+            await self._refused(account, caller, "user_banned")
             raise AuthRefusal("user_banned", "This user is banned")
         if not user["confirmed"]:
+            await self._refused(account, caller, "email_not_confirmed")
             raise AuthRefusal("email_not_confirmed", "Email not confirmed")
         async with self._db.connection("api") as conn:
             await conn.execute(q.sign_in_succeeded, account, caller.network)
         return await self.open(user["id"], caller)
+
+    async def _refused(self, account: str, caller: Caller, reason: str) -> None:
+        """Count it, and tell the organizations of the user, if there is one, in their audit logs."""
+        async with self._db.connection("api") as conn:
+            await conn.execute(
+                q.sign_in_failed,
+                account,
+                caller.network,
+                reason,
+                _address(caller.address),
+                caller.request_id,
+            )
+        log.info("sign_in.refused", network=caller.network, reason=reason)
 
     async def open(self, user_id: UUID, caller: Caller, method: str = "password") -> dict[str, Any]:
         """A new session of a user who has proved who he is."""
@@ -85,7 +98,7 @@ class Accounts:
                 user_id,
                 caller.is_web,
                 caller.user_agent,
-                caller.address if _is_address(caller.address) else None,
+                _address(caller.address),
                 _hash(token),
                 caller.request_id,
             )
@@ -164,34 +177,6 @@ class Accounts:
         async with self._db.connection("api") as conn:
             await conn.fetchval(q.update_user, user_id, session_id, hashed, encoded)
         return await self.user(user_id, session_id)
-
-    async def recover(self, email: str) -> None:
-        """Put a recovery mail into the outbox if somebody has this address; nobody can tell from outside."""
-        account = email.strip().lower()
-        if "@" not in account[1:-1] or len(account) > _LONGEST_ADDRESS or "\x00" in account:
-            raise AuthRefusal("validation_failed", "Unable to validate email address: invalid format")
-        async with self._db.connection("api") as conn:
-            if not await conn.fetchval(q.may_repeat, f"recover:{account}", RECOVER_EVERY_S):
-                raise AuthRefusal(
-                    "over_email_send_rate_limit", "Ask again in a minute", 429, retry_after_s=60
-                )
-            user = await conn.fetchrow(q.user_by_email, account)
-            if user is None or user["banned"]:
-                return
-            ring = await self._auth.keyring()
-            token = ring.recovery_token(str(user["id"]), user["encrypted_password"])
-            payload = msgspec.json.encode(
-                {"token": token, "url": f"{self._settings.public_base_url}/recover#token={token}"}
-            ).decode()
-            sealed = seal_secret(
-                self._settings,
-                payload,
-                table="mail_outbox",
-                column="payload",
-                organization_id=None,
-                row_id=None,
-            )
-            await conn.execute(q.queue_mail, None, account, "recovery", sealed)
 
     async def recovered(self, token: str, caller: Caller) -> dict[str, Any]:
         """A session for the holder of a recovery link; changing the password ends the link."""
@@ -308,5 +293,9 @@ def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _is_address(text: str) -> bool:
-    return bool(text) and all(c in "0123456789abcdefABCDEF.:" for c in text)
+def _address(text: str) -> str | None:
+    """For a column of type inet; None for what is none (a socket's path, a proxy's "unknown")."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None

@@ -63,28 +63,23 @@ create or replace function app.sign_in_delay(account text, network text) returns
       from counted c where c.failures >= c.allowed
   $$;
 
-create or replace function app.sign_in_failed(account text, network text) returns void
+-- A refused sign-in: wrong passwords are counted (a banned user's right one is not), and the audit log of every organization
+-- the user belongs to hears of it. An address without a user leaves the counters alone behind.
+create or replace function app.sign_in_failed(account text, network text, reason text, address inet, request text) returns void
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$
-    insert into auth.sign_in_failures as f (account, network) values (sign_in_failed.account, sign_in_failed.network), ('*', sign_in_failed.network)
+    insert into auth.sign_in_failures as f (account, network)
+    select v.account, sign_in_failed.network from (values (sign_in_failed.account), ('*')) v (account) where reason = 'invalid_credentials'
     on conflict (account, network) do update
-       set failures = case when f.last_at > now() - interval '1 hour' then f.failures + 1 else 1 end, last_at = now()
+       set failures = case when f.last_at > now() - interval '1 hour' then f.failures + 1 else 1 end, last_at = now();
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details, ip, request_id)
+    select m.organization_id, 'user', u.id, 'sign_in.failed', 'users', u.id, jsonb_build_object('reason', reason), address, request
+      from auth.users u join public.memberships m on m.user_id = u.id and m.is_active where u.email = lower(account)
   $$;
 
 create or replace function app.sign_in_succeeded(account text, network text) returns void
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$ delete from auth.sign_in_failures f where f.account = sign_in_succeeded.account and f.network = sign_in_succeeded.network $$;
-
--- One `what` per `every`; counted here and not in Redis, so that it fails closed. True when it may go on.
-create or replace function app.may_repeat(what text, every interval) returns boolean
-  language sql security definer set search_path = pg_catalog, pg_temp
-  as $$
-    with noted as (
-      insert into auth.sign_in_failures as f (account, network, failures) values (what, '-', 0)
-      on conflict (account, network) do update set last_at = now() where f.last_at <= now() - every
-      returning 1)
-    select exists (select from noted)
-  $$;
 
 -- The organization a session starts in: that of the user's last session while he is still a member there, else his oldest.
 create or replace function app.home_of(member uuid) returns uuid
@@ -344,10 +339,6 @@ create or replace function app.finish_idempotent(principal text, key text, hash 
        set body_hash = excluded.body_hash, status = excluded.status, body = excluded.body, created_at = now()
      where k.created_at <= now() - interval '24 hours'
   $$;
-
-create or replace function app.queue_mail(org uuid, recipient text, template text, payload text) returns void
-  language sql security definer set search_path = pg_catalog, pg_temp
-  as $$ insert into app.mail_outbox (organization_id, recipient, template, payload) values (org, recipient, template, payload) $$;
 
 -- Deliveries of one organization that could not be applied, newest first; without their bodies.
 create or replace function app.list_failures(org uuid, max_rows integer)

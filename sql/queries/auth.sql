@@ -31,16 +31,12 @@ select app.password_of($1);
 select app.sign_in_delay($1, $2);
 
 -- name: sign_in_failed
--- Count a failure of account $1 from network $2.
-select app.sign_in_failed($1, $2);
+-- Count a refused sign-in of account $1 from network $2 for reason $3, and note it (address $4 or null, request $5) where it belongs.
+select app.sign_in_failed($1, $2, $3, $4::text::inet, $5);
 
 -- name: sign_in_succeeded
 -- Forget the failures of account $1 from network $2.
 select app.sign_in_succeeded($1, $2);
-
--- name: may_repeat
--- True when $1 has not happened for $2 seconds; notes that it happens now.
-select app.may_repeat($1, make_interval(secs => $2));
 
 -- name: open_session
 -- A session of user $1 (web app: $2, user agent $3, address $4) whose first refresh token hashes to $5, asked for by request $6.
@@ -95,7 +91,3 @@ returning id, name, key_prefix, expires_at, created_at;
 -- name: keep_api_key_hash
 -- Keep hash $2 of key $1, inserted in this transaction. As the caller.
 select app.keep_api_key_hash($1, $2);
-
--- name: queue_mail
--- A mail of organization $1 (or null) to $2 by template $3 with payload $4.
-select app.queue_mail($1, $2, $3, $4);

@@ -259,18 +259,74 @@ async def test_user_needs_a_users_token(hub: Hub) -> None:
         assert (answer.status, answer.json["code"]) == (403, "bad_jwt")
 
 
-async def test_recovery_says_nothing_and_works(
+async def test_recovery_is_refused_alike_for_everybody_while_nothing_sends_mail(
     hub: Hub, owner: Member, superuser: asyncpg.Connection
 ) -> None:
+    said = []
     for email in (owner.email, "nobody@example.test"):
-        answer = await hub.post("/auth/v1/recover", json={"email": email})
-        assert (answer.status, answer.json) == (200, {})
-        again = await hub.post("/auth/v1/recover", json={"email": email})
-        assert (again.status, again.json["code"]) == (429, "over_email_send_rate_limit")
+        answer = await hub.post(
+            "/auth/v1/recover", json={"email": email}, headers={"X-Request-Id": "the-same-id"}
+        )
+        assert (answer.status, answer.json["error_code"]) == (422, "email_provider_disabled")
+        said.append(answer.body)
+    assert said[0] == said[1]
     assert (await hub.post("/auth/v1/recover", json={"email": "nonsense"})).status == 400
-    mails = await superuser.fetch("select recipient, template, payload from app.mail_outbox")
-    assert [(m["recipient"], m["template"]) for m in mails] == [(owner.email, "recovery")]
-    assert mails[0]["payload"].startswith("v1:")
+    assert await superuser.fetchval("select count(*) from app.mail_outbox") == 0
+
+
+async def test_failed_sign_ins_are_in_the_audit_log_of_the_users_organizations(
+    hub: Hub, org: Org, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    other, left = await make_org(superuser), await make_org(superuser)
+    for organization, active in ((other, True), (left, False)):
+        await superuser.execute(
+            "insert into memberships (organization_id, user_id, role, is_active)"
+            " values ($1, $2, 'AGENT', $3)",
+            organization.id,
+            owner.id,
+            active,
+        )
+    body = {"email": owner.email.upper(), "password": "wrong horse"}
+    await hub.post(f"{TOKEN}password", json=body, headers={"X-Request-Id": "request-17"})
+    await hub.post(f"{TOKEN}password", json={"email": "nobody@example.test", "password": "wrong horse"})
+    rows = await superuser.fetch("select * from audit_log where action = 'sign_in.failed'")
+    assert {r["organization_id"] for r in rows} == {org.id, other.id}
+    for row in rows:
+        assert (row["actor_kind"], row["actor_id"], row["target_id"]) == ("user", owner.id, owner.id)
+        assert (str(row["ip"]), row["request_id"]) == ("127.0.0.1", "request-17")
+        assert row["details"] == '{"reason": "invalid_credentials"}'
+    assert "wrong horse" not in str(rows)
+    token = await hub.token(owner.email)
+    seen = await hub.get("/rest/v1/audit_log?action=eq.sign_in.failed", token=token)
+    assert len(seen.json) == 1, "an owner reads it, of the own organization"
+
+
+async def test_a_banned_users_right_password_is_noted_and_not_counted(
+    hub: Hub, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    await superuser.execute("update auth.users set banned_until = now() + interval '1 day'")
+    await hub.post(f"{TOKEN}password", json={"email": owner.email, "password": PASSWORD})
+    assert await superuser.fetchval("select details ->> 'reason' from audit_log") == "user_banned"
+    assert await superuser.fetchval("select count(*) from auth.sign_in_failures") == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "allowed"),
+    [
+        ("GET", "token", ["POST"]), ("DELETE", "user", ["GET", "HEAD", "PUT"]), ("GET", "logout", ["POST"]),
+        ("POST", "settings", ["GET", "HEAD"]), ("PUT", "recover", ["POST"]), ("PATCH", "verify", ["POST"]),
+        ("POST", ".well-known/jwks.json", ["GET", "HEAD"]),
+    ],
+)  # fmt: skip
+async def test_wrong_methods_are_told_the_right_ones(
+    hub: Hub, method: str, name: str, allowed: list[str]
+) -> None:
+    answer = await hub.call(method, f"/auth/v1/{name}")
+    assert (answer.status, answer.json["details"]) == (405, {"allowed": allowed})
+    assert answer.headers["Allow"] == ", ".join(allowed)
+    asked = await hub.call("OPTIONS", f"/auth/v1/{name}")
+    assert asked.status == 204
+    assert asked.headers["Allow"] == ", ".join([*allowed, "OPTIONS"])
 
 
 async def test_a_recovery_link_signs_in_once(hub: Hub, owner: Member, superuser: asyncpg.Connection) -> None:
