@@ -481,6 +481,14 @@ CREATE FUNCTION app.conversation_on(org uuid, account uuid, contact uuid) RETURN
      order by c.status = 'OPEN' desc, c.last_message_at desc nulls last limit 1
   $$;
 
+CREATE FUNCTION app.conversations_of_items(batch app.ingest_item[], contact uuid[]) RETURNS uuid[]
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select array_agg(app.conversation_of(b.organization_id, b.channel_account_id, contact[b.ordinality]) order by b.ordinality)
+      from unnest(batch) with ordinality b
+  $$;
+
 CREATE FUNCTION app.count_failures() RETURNS TABLE(kept bigint, unowned bigint, dead bigint, oldest timestamp with time zone)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -702,7 +710,7 @@ CREATE FUNCTION app.event_noun(table_name text) RETURNS text
   $$;
 
 CREATE FUNCTION app.event_payload(before jsonb, after jsonb) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     select case
       when pg_column_size(after) < 4096 or octet_length(after::text) < 8192 - 512 then
@@ -884,6 +892,7 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
     batch app.ingest_item[];
     contact uuid[];                  -- by place in batch
     conv uuid[];
+    unseen app.ingest_item[];
     new_contacts public.contacts[] := '{}';
     new_conversations public.conversations[] := '{}';
     stored public.messages[];
@@ -940,39 +949,37 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
     end loop;
 
     -- the conversation: the open one, else the newest closed one (it reopens below), else a new one
+    conv := app.conversations_of_items(batch, contact);
     perform from public.conversations c
-     where (c.organization_id, c.id) in (
-       select k.organization_id, app.conversation_of(k.organization_id, k.channel_account_id, k.contact_id) from (
-         select distinct b.organization_id, b.channel_account_id, contact[b.ordinality] as contact_id
-           from unnest(batch) with ordinality b) k)
+     where (c.organization_id, c.id) in (select b.organization_id, conv[b.ordinality] from unnest(batch) with ordinality b)
      order by c.organization_id, c.id for no key update;
     -- whoever held those rows may have stored the same deliveries
-    if app.unseen_items(batch) is distinct from batch then
-      batch := app.unseen_items(batch);
-      if batch is null then
-        if cardinality(new_contacts) > 0 then
-          raise exception using errcode = '40001', message = 'Another writer stored this delivery; run it again';
-        end if;
+    unseen := app.unseen_items(batch);
+    if unseen is distinct from batch then
+      if unseen is null and cardinality(new_contacts) > 0 then
+        raise exception using errcode = '40001', message = 'Another writer stored this delivery; run it again';
+      elsif unseen is null then
         return;
       end if;
+      batch := unseen;
       contact := app.contacts_of_items(batch);
+      conv := app.conversations_of_items(batch, contact);
     end if;
-    with made as (
-      insert into public.conversations as c (organization_id, channel_account_id, contact_id)
-      select k.organization_id, k.channel_account_id, k.contact_id from (
-         select distinct b.organization_id, b.channel_account_id, contact[b.ordinality] as contact_id
-           from unnest(batch) with ordinality b) k
-       where app.conversation_of(k.organization_id, k.channel_account_id, k.contact_id) is null
-       order by 1, 2, 3
-      on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing
-      returning c
-    )
-    select coalesce(array_agg(c), '{}') into new_conversations from made;
-    select array_agg(app.conversation_of(b.organization_id, b.channel_account_id, contact[b.ordinality]) order by b.ordinality) into conv
-      from unnest(batch) with ordinality b;
-    perform from public.conversations c
-      where (c.organization_id, c.id) in (select b.organization_id, conv[b.ordinality] from unnest(batch) with ordinality b)
-      order by c.organization_id, c.id for no key update;
+    if array_position(conv, null) is not null then
+      with made as (
+        insert into public.conversations as c (organization_id, channel_account_id, contact_id)
+        select distinct b.organization_id, b.channel_account_id, contact[b.ordinality]
+          from unnest(batch) with ordinality b where conv[b.ordinality] is null
+         order by 1, 2, 3
+        on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing
+        returning c
+      )
+      select coalesce(array_agg(c), '{}') into new_conversations from made;
+      conv := app.conversations_of_items(batch, contact);
+      perform from public.conversations c
+       where (c.organization_id, c.id) in (select b.organization_id, conv[b.ordinality] from unnest(batch) with ordinality b)
+       order by c.organization_id, c.id for no key update;
+    end if;
 
     -- the messages, numbered on from where each conversation stands
     with made as (

@@ -70,7 +70,7 @@ create or replace function app.changed_columns(before jsonb, after jsonb) return
 -- {"row", "changed", "truncated"}; above 8 KiB only what identifies the row. Most rows are far below, which their
 -- size in memory tells for a twentieth of the cost of spelling them out.
 create or replace function app.event_payload(before jsonb, after jsonb) returns jsonb
-  language sql immutable parallel safe
+  language sql stable parallel safe -- as stable as what it calls, or it would not be inlined
   as $$
     select case
       when pg_column_size(after) < 4096 or octet_length(after::text) < 8192 - 512 then

@@ -33,6 +33,7 @@ create or replace function app.ingest_many(items jsonb)
     batch app.ingest_item[];
     contact uuid[];                  -- by place in batch
     conv uuid[];
+    unseen app.ingest_item[];
     new_contacts public.contacts[] := '{}';
     new_conversations public.conversations[] := '{}';
     stored public.messages[];
@@ -89,39 +90,37 @@ create or replace function app.ingest_many(items jsonb)
     end loop;
 
     -- the conversation: the open one, else the newest closed one (it reopens below), else a new one
+    conv := app.conversations_of_items(batch, contact);
     perform from public.conversations c
-     where (c.organization_id, c.id) in (
-       select k.organization_id, app.conversation_of(k.organization_id, k.channel_account_id, k.contact_id) from (
-         select distinct b.organization_id, b.channel_account_id, contact[b.ordinality] as contact_id
-           from unnest(batch) with ordinality b) k)
+     where (c.organization_id, c.id) in (select b.organization_id, conv[b.ordinality] from unnest(batch) with ordinality b)
      order by c.organization_id, c.id for no key update;
     -- whoever held those rows may have stored the same deliveries
-    if app.unseen_items(batch) is distinct from batch then
-      batch := app.unseen_items(batch);
-      if batch is null then
-        if cardinality(new_contacts) > 0 then
-          raise exception using errcode = '40001', message = 'Another writer stored this delivery; run it again';
-        end if;
+    unseen := app.unseen_items(batch);
+    if unseen is distinct from batch then
+      if unseen is null and cardinality(new_contacts) > 0 then
+        raise exception using errcode = '40001', message = 'Another writer stored this delivery; run it again';
+      elsif unseen is null then
         return;
       end if;
+      batch := unseen;
       contact := app.contacts_of_items(batch);
+      conv := app.conversations_of_items(batch, contact);
     end if;
-    with made as (
-      insert into public.conversations as c (organization_id, channel_account_id, contact_id)
-      select k.organization_id, k.channel_account_id, k.contact_id from (
-         select distinct b.organization_id, b.channel_account_id, contact[b.ordinality] as contact_id
-           from unnest(batch) with ordinality b) k
-       where app.conversation_of(k.organization_id, k.channel_account_id, k.contact_id) is null
-       order by 1, 2, 3
-      on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing
-      returning c
-    )
-    select coalesce(array_agg(c), '{}') into new_conversations from made;
-    select array_agg(app.conversation_of(b.organization_id, b.channel_account_id, contact[b.ordinality]) order by b.ordinality) into conv
-      from unnest(batch) with ordinality b;
-    perform from public.conversations c
-      where (c.organization_id, c.id) in (select b.organization_id, conv[b.ordinality] from unnest(batch) with ordinality b)
-      order by c.organization_id, c.id for no key update;
+    if array_position(conv, null) is not null then
+      with made as (
+        insert into public.conversations as c (organization_id, channel_account_id, contact_id)
+        select distinct b.organization_id, b.channel_account_id, contact[b.ordinality]
+          from unnest(batch) with ordinality b where conv[b.ordinality] is null
+         order by 1, 2, 3
+        on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing
+        returning c
+      )
+      select coalesce(array_agg(c), '{}') into new_conversations from made;
+      conv := app.conversations_of_items(batch, contact);
+      perform from public.conversations c
+       where (c.organization_id, c.id) in (select b.organization_id, conv[b.ordinality] from unnest(batch) with ordinality b)
+       order by c.organization_id, c.id for no key update;
+    end if;
 
     -- the messages, numbered on from where each conversation stands
     with made as (
@@ -326,6 +325,15 @@ create or replace function app.conversation_of(org uuid, account uuid, contact u
      where c.organization_id = org and c.contact_id = contact and c.channel_account_id = account
      -- expressions, so that the planner sorts this contact's few rows and does not walk the organization by last_message_at
      order by c.status = 'OPEN' desc, coalesce(c.last_message_at, '-infinity') desc limit 1
+  $$;
+
+-- The conversation of each item; NULL where there is none yet.
+create or replace function app.conversations_of_items(batch app.ingest_item[], contact uuid[]) returns uuid[]
+  language sql volatile
+  set search_path = pg_catalog, pg_temp
+  as $$
+    select array_agg(app.conversation_of(b.organization_id, b.channel_account_id, contact[b.ordinality]) order by b.ordinality)
+      from unnest(batch) with ordinality b
   $$;
 
 -- A further identity of a known contact, mirrored into its phones or e-mails. Rare, so the ordinary triggers do the rest.
