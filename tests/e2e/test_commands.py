@@ -57,7 +57,7 @@ class Instance:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.env.get('HUB_HOST', '127.0.0.1')}:{self.port}"
 
     def hub(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another `hub` command about this instance."""
@@ -190,10 +190,11 @@ def test_a_taken_port_is_refused_by_the_name_of_its_setting(instance: Instance, 
 
 
 def test_two_instances_run_side_by_side(instance: Instance, tmp_path: Path) -> None:
-    other = Instance(tmp_path)
+    other = Instance(tmp_path, HUB_HOST="127.0.0.2")  # HUB_HOST is honoured, too
     other.start()
     try:
         assert other.ready() and instance.ready()
+        assert get(f"http://127.0.0.1:{other.port}/readyz") == 0
         mine, theirs = instance.keys(), other.keys()
         assert all(mine[name] != theirs[name] for name in ("url", "service_role_key", "organization_key"))
         ports = [*instance.status()["ports"].values(), *other.status()["ports"].values()]
