@@ -11,10 +11,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address, ip_network
+from itertools import count
 from typing import Final
 
 import structlog
 from aiohttp import web
+from prometheus_client import Histogram
 
 from hub.errors import HubError, UnsupportedMedia
 from hub.http_errors import as_refusal, error_response, surface_of
@@ -38,6 +40,12 @@ _CORS: Final = {
 }
 _SECURITY: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _HSTS: Final = "max-age=31536000"
+_WEBHOOK: Final = "-webhook"
+#: Request ids need to be unique, not secret: a random word a process and a number cost no system call.
+_PROCESS: Final = secrets.token_hex(4)
+_numbers = count(secrets.randbelow(1 << 24))
+#: Routes are templates and methods a closed list, so this stays as small as the metric itself.
+_seconds: dict[tuple[str, str, int], Histogram] = {}
 _API_VERSION: Final = "X-Supabase-Api-Version"
 
 
@@ -52,19 +60,20 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Around every request; see the module."""
     started = time.perf_counter()
     request_id = request.headers.get("X-Request-Id", "")
-    if not _GIVEN_ID.fullmatch(request_id):
-        request_id = secrets.token_hex(8)
+    if not (request_id and _GIVEN_ID.fullmatch(request_id)):
+        request_id = f"{_PROCESS}-{next(_numbers):08x}"
     request[REQUEST_ID] = request_id
     path = request.path
     is_api = path.startswith(_API)
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
-        if is_api and request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-            response: web.StreamResponse = _preflight(request)
-        else:
-            response = await _answer(request, handler, is_api)
-        if not response.prepared:
-            _dress(request, response, is_api)
-        _account(request, response, time.perf_counter() - started)
+    # never unbound: aiohttp runs each request as a task, and its context ends with it
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    if is_api and request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        response: web.StreamResponse = _preflight(request)
+    else:
+        response = await _answer(request, handler, is_api)
+    if not response.prepared:
+        _dress(request, response, is_api)
+    _account(request, response, time.perf_counter() - started)
     return response
 
 
@@ -86,7 +95,7 @@ async def _answer(request: web.Request, handler: Handler, is_api: bool) -> web.S
                 return error  # a redirect or the like
             log.exception("request.failed", route=route_of(request), method=request.method)
             refusal = _Internal("Something went wrong here. Give the request id to whoever runs this hub.")
-        elif is_api and ALLOWANCE not in request and not request.path.endswith("-webhook"):
+        elif is_api and ALLOWANCE not in request and not request.path.endswith(_WEBHOOK):
             refusal = await _count_stranger(request) or refusal
         principal = request.get(PRINCIPAL)
         anonymous = principal is not None and principal.kind == "anon"
@@ -118,7 +127,7 @@ def _dress(request: web.Request, response: web.StreamResponse, is_api: bool) -> 
     headers = response.headers
     headers.update(_SECURITY)
     headers["X-Request-Id"] = request[REQUEST_ID]
-    if is_api:
+    if is_api and not request.path.endswith(_WEBHOOK):  # no browser reads what a provider is told
         headers.update(_CORS)
         version = request.headers.get(_API_VERSION)
         if version and request.path.startswith("/auth/"):
@@ -136,7 +145,11 @@ def _dress(request: web.Request, response: web.StreamResponse, is_api: bool) -> 
 def _account(request: web.Request, response: web.StreamResponse, took_s: float) -> None:
     route = route_of(request)
     method = request.method if request.method in _METHODS else "OTHER"
-    HTTP_SECONDS.labels(route, method, str(response.status)).observe(took_s)
+    key = (route, method, response.status)
+    seconds = _seconds.get(key)
+    if seconds is None:
+        seconds = _seconds[key] = HTTP_SECONDS.labels(route, method, str(response.status))
+    seconds.observe(took_s)
     if response.status < 400 and (took_s < _SLOW_S or response.status == 101):
         return
     principal = request.get(PRINCIPAL)

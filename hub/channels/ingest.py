@@ -506,14 +506,18 @@ class Ingest:
         `organization_id` limits it to one organization's accounts. With `kept` (a second look at something
         kept before) nothing is kept again: the reasons are added to the list."""
         started = time.perf_counter()
-        sorted_ = [(d, await self._sort(d, organization_id)) for d in deliveries]
-        if len(sorted_) == 1:
-            messages, statuses = sorted_[0][1].messages, sorted_[0][1].statuses
+        if len(deliveries) == 1:
+            parts = await self._sort(deliveries[0], organization_id)
+            sorted_ = [(deliveries[0], parts)]
+            messages, statuses = parts.messages, parts.statuses
         else:
+            sorted_ = [(d, await self._sort(d, organization_id)) for d in deliveries]
             messages = [m for _, s in sorted_ for m in s.messages]
             statuses = [i for _, s in sorted_ for i in s.statuses]
         rejected: list[Rejected] = []
-        if messages:
+        if 0 < len(messages) <= BATCH:
+            rejected += await self._messages.put(messages)
+        else:
             for first in range(0, len(messages), BATCH):  # one after the other: a replay keeps its order
                 rejected += await self._messages.put(messages[first : first + BATCH])
         if statuses:
@@ -557,7 +561,10 @@ class Ingest:
                 if key is None:
                     chosen[key] = await self._only_account(delivery)
                 else:
-                    chosen[key] = _choose(await self.accounts.of(delivery.channel, key), delivery)
+                    known = self.accounts.remembered(delivery.channel, key)
+                    if known is None:
+                        known = await self.accounts.of(delivery.channel, key)
+                    chosen[key] = _choose(known, delivery)
                 account = chosen[key]
                 parts.organizations.add(account.organization_id if account else None)
             account = chosen[key]

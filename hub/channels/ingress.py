@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -33,6 +33,7 @@ from hub.failpoints import failpoint
 from hub.resources import INGEST, SETTINGS, SPOOL
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 MAX_BODY: Final = 3 * 1024 * 1024
 BODY_TIMEOUT_S: Final = 10.0
@@ -44,8 +45,9 @@ MAX_UNCHECKED: Final = 32 * 1024 * 1024
 disk."""
 AWAY_S: Final = 1.0
 """Without a spool: how long a database that was just away is not asked again."""
+_PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
 #: What a signature check or an operator needs; the rest of a provider's headers is of no use to us.
-KEPT_HEADERS: Final = frozenset({"x-hub-signature-256", "content-type", "user-agent"})
+KEPT_HEADERS: Final = ("x-hub-signature-256", "content-type", "user-agent")
 
 
 def routes(app: web.Application | None = None) -> list[web.RouteDef]:
@@ -58,12 +60,61 @@ def routes(app: web.Application | None = None) -> list[web.RouteDef]:
     return found
 
 
+class Patience:
+    """A time-out for many short waits of one length: one timer for all of them, where ``asyncio.timeout``
+    sets and cancels one each. It is noticed up to a twentieth of its length late."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._deadlines: dict[asyncio.Task[Any], float] = {}
+        """By when each began, so the first is the next to end."""
+        self._stopped: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`; raises TimeoutError when it takes longer. One at a time in a task."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None and task not in self._deadlines
+        cancelling = task.cancelling()
+        self._deadlines[task] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._look)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if task in self._stopped:
+                self._stopped.discard(task)
+                if task.uncancel() <= cancelling:  # else somebody else wants it to end, too
+                    raise TimeoutError from None
+            raise
+        finally:
+            del self._deadlines[task]
+            if task in self._stopped:
+                self._stopped.discard(task)
+                task.uncancel()
+
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._timer = None
+        for task, deadline in self._deadlines.items():
+            if deadline > now:
+                # not before a twentieth is over: under load the next one is always due in a moment
+                wait = max(deadline - now, self._seconds / 20)
+                self._timer = asyncio.get_running_loop().call_later(wait, self._look)
+                break
+            if task not in self._stopped:
+                self._stopped.add(task)
+                task.cancel()
+
+
 class Webhook:
     """One channel's webhook."""
 
     def __init__(self, adapter: ChannelAdapter) -> None:
         self._adapter = adapter
         self._away_until = 0.0
+        self._patience = Patience(HARD_STOP_S)
 
     async def handshake(self, request: web.Request) -> web.Response:
         """The provider asks whether this address is ours: it knows the operator's verify token or an
@@ -85,7 +136,7 @@ class Webhook:
         delivery = Delivery(
             channel=self._adapter.type,
             body=await _read(request),
-            headers=_kept(request.headers),
+            headers=_kept(request),
             account=_account(request),
             received_at=clock.now_s(),
         )
@@ -101,7 +152,7 @@ class Webhook:
                 raise AuthenticationFailed("The signature is missing or wrong")
         await self._store(ingest, spool, delivery)
         failpoint("ingest.before_200")
-        return web.Response(text="OK")
+        return web.Response(body=b"OK", headers=_PLAIN)
 
     async def _store(self, ingest: Ingest, spool: Spool | None, delivery: Delivery) -> None:
         """Commit it, or spool it when that cannot be done now. Raises Unavailable when neither can."""
@@ -110,16 +161,14 @@ class Webhook:
                 if time.monotonic() < self._away_until:
                     raise Unavailable("The database is away", retry_after_s=2)
                 try:
-                    async with asyncio.timeout(HARD_STOP_S):
-                        await ingest.deliver(delivery)
+                    await self._patience.run(ingest.deliver(delivery))
                 except (Unavailable, TimeoutError) as error:
                     self._away_until = time.monotonic() + AWAY_S
                     raise Unavailable("The delivery cannot be stored now", retry_after_s=2) from error
                 return
             if spool.is_empty or await spool.turn():
                 try:
-                    async with asyncio.timeout(HARD_STOP_S):
-                        await ingest.deliver(delivery)
+                    await self._patience.run(ingest.deliver(delivery))
                     return
                 except (Unavailable, TimeoutError) as error:
                     log.info("webhook.spooled", why=type(error).__name__)
@@ -153,13 +202,13 @@ async def _read(request: web.Request) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+def _kept(request: web.Request) -> dict[str, str]:
     """By lower-case name; a name that comes twice gets both values, which no signature matches."""
     kept: dict[str, str] = {}
-    for name, value in headers.items():
-        lower = name.lower()
-        if lower in KEPT_HEADERS:
-            kept[lower] = f"{kept[lower]}, {value}" if lower in kept else value
+    for name in KEPT_HEADERS:
+        values = request.headers.getall(name, ())
+        if values:
+            kept[name] = values[0] if len(values) == 1 else ", ".join(values)
     return kept
 
 

@@ -30,7 +30,7 @@ def _matches(given: str, expected: Iterable[str]) -> bool:
 
 
 def _hex(secret: str, message: bytes) -> str:
-    return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+    return hmac.digest(secret.encode(), message, "sha256").hex()
 
 
 def meta_signature(secret: str, body: bytes) -> str:
