@@ -1,8 +1,9 @@
 """Log lines: an event name and fields, one JSON object a line (or coloured text on a terminal).
 
 Request, organization and session ids come from context variables. Message text, phone numbers, e-mail
-addresses, tokens and passwords are never logged: fields with such names are dropped here, and whatever looks
-like a token inside a text is masked, as the last step before the line is written.
+addresses, tokens and passwords are never logged: fields with such names are dropped here, whatever looks like
+a token inside a text is masked, and texts that quote others (exceptions above all: databases like to show the
+row) lose the values they quote. This is the last step before the line is written.
 """
 
 from __future__ import annotations
@@ -35,6 +36,28 @@ _TOKENS = re.compile(
     r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]+"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
+#: Fields whose text was made elsewhere, of values we know nothing about. `event` is one for the standard
+#: library's loggers; our own are names.
+_QUOTING: Final = frozenset(
+    {"detail", "details", "error", "event", "exception", "message", "reason", "stack"}
+)
+# What a database adds to its message: the row or key it spoke of, up to the next exception of a chain.
+_DETAIL = re.compile(
+    r"(?:\n|\\n)[ \t|]*(?:DETAIL|CONTEXT):.*?"
+    r"(?=\n[ \t|]*\n[ \t|]*(?:The above exception was|During handling of)|\n[ \t|]*\+-|\Z)",
+    re.DOTALL,
+)
+_VALUES = re.compile(
+    r'(?<=: )"[^"]*"|(?<=\bvalue )"[^"]*"'  # invalid input syntax for type uuid: "…"
+    r"|(?<=\bfor query argument )(\$\d+): .*"  # the driver's own, with the value as Python writes it
+)
+_PERSONAL = re.compile(
+    r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"
+    # Digits as providers write numbers, and as people do. Not inside ids: a uuid's digits touch a dash.
+    r"|(?<![\w.-])\+?\d{8,15}(?![\w.-]?\w)"
+    r"|\+\d{1,3}(?:[ .()-]{1,2}\d{1,5}){2,6}"
+    r"|(?<![\w.-])0\d{2,4}(?:[ -]\d{2,4}){2,4}(?![\w-])"
+)
 _secrets: set[str] = set()
 
 
@@ -52,18 +75,30 @@ def mask(text: str) -> str:
     return _TOKENS.sub("***", text)
 
 
-def _masked(value: Any) -> Any:
+def without_values(text: str) -> str:
+    """A text of somebody else's (a traceback, a driver's message) without the values it quotes, and without
+    anything shaped like a phone number or an e-mail address.
+
+    >>> without_values('duplicate key violates "x_key"\\nDETAIL:  Key (wa_id)=(201001383533) already exists.')
+    'duplicate key violates "x_key"'
+    """
+    text = _DETAIL.sub("", text)
+    text = _VALUES.sub(lambda found: f"{found[1]}: ***" if found[1] else '"***"', text)
+    return _PERSONAL.sub("***", text)
+
+
+def _masked(value: Any, quotes: bool) -> Any:
     if isinstance(value, str):
-        return mask(value)
+        return mask(without_values(value) if quotes else value)
     if isinstance(value, dict):
-        return {k: _masked(v) for k, v in value.items() if k not in DROPPED}
+        return {k: _masked(v, quotes or k in _QUOTING) for k, v in value.items() if k not in DROPPED}
     if isinstance(value, (list, tuple)):
-        return [_masked(v) for v in value]
+        return [_masked(v, quotes) for v in value]
     return value
 
 
 def _last_filter(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    return {name: _masked(value) for name, value in event.items() if name not in DROPPED}
+    return {name: _masked(value, name in _QUOTING) for name, value in event.items() if name not in DROPPED}
 
 
 def _dumps(event: EventDict, **_: Any) -> str:

@@ -46,3 +46,45 @@ def test_a_line_has_no_personal_fields(capsys: pytest.CaptureFixture[str]) -> No
     assert second["nested"] == {"kept": ["***"]}
     assert "cg_0123456789" not in third["exception"]
     assert "ValueError" in third["exception"]
+
+
+KEPT = [
+    "send 019abcde-1234-7000-8000-123456789012 failed",
+    "12345678-1234-1234-1234-123456789abc",
+    "2026-11-24T21:58:37.123456Z",
+    'duplicate key value violates unique constraint "messages_conv_seq_key"',
+    'File "/app/hub/edge.py", line 96, in edge',
+    "request.failed",
+]
+
+
+@pytest.mark.parametrize("text", KEPT)
+def test_what_an_operator_needs_stays_readable(text: str) -> None:
+    assert logs.without_values(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "planted"),
+    [
+        ("duplicate key\nDETAIL:  Key (wa_id)=(abc) already exists.", "abc"),
+        ("check\nDETAIL:  Failing row contains (1, hello,\nworld, 2).\nHINT:  x", "world"),
+        ('invalid input syntax for type uuid: "hello"', "hello"),
+        ('value "hello" is out of range for type integer', "hello"),
+        ("invalid input for query argument $3: 'hello' (expected str, got int)", "hello"),
+        ("to 201001383533", "201001383533"), ("to=+201001383533.", "201001383533"),
+        ("(+20 100 138 3533)", "138"), ("0100 138 3533", "138"), ("٢٠١٠٠١٣٨٣٥٣٣", "٢٠١"),
+        ("201001383533@s.whatsapp.net", "2010"), ("no mailbox mona.h+x@example.co.uk here", "mona"),
+    ],
+)  # fmt: skip
+def test_quoted_values_and_personal_data_are_cut(text: str, planted: str) -> None:
+    assert planted in text
+    assert planted not in logs.without_values(text)
+
+
+def test_a_chain_of_exceptions_loses_the_details_and_nothing_else() -> None:
+    chain = (
+        "asyncpg.exceptions.UniqueViolationError: duplicate key\nDETAIL:  Key (a)=(secret\nplace).\n\n"
+        "The above exception was the direct cause of the following exception:\n\n"
+        "Traceback (most recent call last):\nhub.errors.Unavailable: away"
+    )
+    assert logs.without_values(chain) == chain.replace("\nDETAIL:  Key (a)=(secret\nplace).", "")
