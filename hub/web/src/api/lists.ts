@@ -3,7 +3,8 @@ import { queryOptions } from "@tanstack/react-query";
 import type { Parser } from "../lib/parse";
 import { fetchConfig } from "./config";
 import {
-  type TableName, apiKey, channelAccount, contactIdentity, deal, note, profile, task, template,
+  type TableName, apiKey, channelAccount, contactIdentity, conversation, deal, note, organization, pipeline,
+  profile, task, template,
 } from "./models";
 import { type Filters, rows } from "./rest";
 
@@ -19,6 +20,8 @@ export const profilesQuery = listOf("profiles", profile, { order: "first_name" }
 export const channelsQuery = listOf("channel_accounts", channelAccount, { order: "name" });
 export const apiKeysQuery = listOf("api_keys", apiKey, { revoked_at: "is.null", order: "created_at.desc" });
 export const quickRepliesQuery = listOf("templates", template, { category: "eq.QUICK_REPLY", order: "name" });
+export const pipelinesQuery = listOf("pipelines", pipeline, { order: "created_at" });
+export const organizationQuery = listOf("organizations", organization, {});
 export const identitiesOf = (contactId: string) =>
   listOf("contact_identities", contactIdentity, { contact_id: `eq.${contactId}` });
 export const notesOf = (contactId: string) =>
@@ -27,3 +30,12 @@ export const tasksOf = (contactId: string) =>
   listOf("tasks", task, { contact_id: `eq.${contactId}`, order: "due_date", limit: "20" });
 export const dealsOf = (contactId: string) =>
   listOf("deals", deal, { contact_id: `eq.${contactId}`, order: "created_at.desc", limit: "20" });
+/** Not under "rest": every message changes a conversation, and the live inbox already knows those that move. */
+export const historyOf = (contactId: string) =>
+  queryOptions({
+    queryKey: ["history", contactId] as const,
+    queryFn: ({ signal }) =>
+      rows("conversations", conversation, {
+        contact_id: `eq.${contactId}`, order: "last_message_at.desc.nullslast", limit: "20",
+      }, signal),
+  });

@@ -1,6 +1,6 @@
 /** The rows of /rest/v1 that the app reads: each parser names exactly the columns that are asked for. */
 import {
-  type Parsed, bool, list, nullable, num, object, oneOf, oneOfOr, record, str, withDefault,
+  type Parsed, bool, list, nullable, num, object, oneOf, oneOfOr, record, str, unknown, withDefault,
 } from "../lib/parse";
 
 export const conversation = object({
@@ -135,8 +135,19 @@ export const deal = object({
   stage: nullable(str),
   value: nullable(num),
   currency: nullable(str),
+  conversation_id: nullable(str),
 });
 export type Deal = Parsed<typeof deal>;
+
+export const pipeline = object({
+  id: str,
+  name: str,
+  stages: withDefault(list(unknown), []),
+  is_default: withDefault(bool, false),
+});
+export type Pipeline = Parsed<typeof pipeline>;
+
+export const organization = object({ id: str, currency: nullable(str) });
 
 export const apiKey = object({
   id: str,
@@ -165,7 +176,9 @@ const columnNames = {
   templates: "id,name,components,category",
   notes: "id,author_id,content,created_at",
   tasks: "id,title,due_date,completed,status",
-  deals: "id,title,stage,value,currency",
+  deals: "id,title,stage,value,currency,conversation_id",
+  pipelines: "id,name,stages,is_default",
+  organizations: "id,currency",
 } as const;
 export type TableName = keyof typeof columnNames;
 export const columns: Record<TableName, string> = columnNames;

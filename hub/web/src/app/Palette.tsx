@@ -2,7 +2,7 @@ import { useComputedColorScheme, useMantineColorScheme } from "@mantine/core";
 import { Spotlight, type SpotlightActionData, type SpotlightActionGroupData } from "@mantine/spotlight";
 import { useNavigate } from "@tanstack/react-router";
 import {
-  Archive, Code, Inbox, Keyboard, Languages, LogOut, MessageSquareText, Moon, Palette as PaletteIcon, Radio, Search,
+  Archive, CircleDollarSign, Code, Inbox, Keyboard, Languages, LogOut, MessageSquareText, Moon, Palette as PaletteIcon, Radio, Search,
   UserCheck, UserRound, UserX, Users,
 } from "lucide-react";
 import { useMemo } from "react";
@@ -15,6 +15,8 @@ import { setLanguage } from "../i18n";
 import { colleagueName, contactName } from "../lib/people";
 import { matches } from "../lib/text";
 import { useLive } from "../realtime/live";
+import { startDeal } from "./dealing";
+import { useMay } from "./may";
 import { useOpenConversation } from "./open";
 import css from "./Palette.module.css";
 
@@ -34,6 +36,7 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
   const conversations = useLive((live) => live.inbox.conversations);
   const contacts = useLive((live) => live.inbox.contacts);
   const me = useLive((live) => live.session?.user_id);
+  const crm = useMay("can_access_crm");
   const { data: profiles } = useQuery(profilesQuery);
 
   const groups = useMemo<SpotlightActionGroupData[]>(() => {
@@ -46,6 +49,14 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
         leftSection: <Archive size={18} />,
         onClick: () => void closeOrReopen(open),
       });
+      if (crm) {
+        here.push({
+          id: "deal",
+          label: t("deal.new"),
+          leftSection: <CircleDollarSign size={18} />,
+          onClick: () => startDeal(open.id),
+        });
+      }
       if (me && open.assignee_id !== me) {
         here.push({
           id: "assign-me",
@@ -129,7 +140,7 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
         ],
       },
     ];
-  }, [t, i18n.language, open, me, profiles, conversations, contacts, navigate, scheme, setColorScheme, onHelp]);
+  }, [t, i18n.language, open, me, crm, profiles, conversations, contacts, navigate, scheme, setColorScheme, onHelp]);
 
   return (
     <Spotlight

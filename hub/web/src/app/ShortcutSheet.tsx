@@ -12,6 +12,8 @@ export function ShortcutTable() {
     [t("shortcuts.previous"), [["K"], ["Alt", "K"]]],
     [t("shortcuts.close"), [["E"], ["Alt", "E"]]],
     [t("shortcuts.assign"), [["A"]]],
+    [t("deal.new"), [["D"]]],
+    [t("shortcuts.pick"), [["X"]]],
     [t("shortcuts.reply"), [["R"], ["Alt", "L"]]],
     [t("shortcuts.palette"), [[mod, "K"]]],
     [t("shortcuts.help"), [["?"]]],

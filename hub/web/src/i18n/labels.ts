@@ -20,6 +20,12 @@ const permissions: Record<keyof typeof en.permission, true> = {
   can_manage_settings: true,
 };
 
+/** A conversation's last line. Deleted ones have only their kind left. */
+export function previewOf(t: TFunction, preview: string | null): string {
+  if (preview === "[deleted]") return t("bubble.deleted");
+  return preview === null || preview === "" ? t("list.noText") : preview;
+}
+
 export function channelLabel(t: TFunction, type: string | undefined): string {
   return type !== undefined && isKey(channels, type) ? t(`channel.${type}`) : (type ?? t("channel.unknown"));
 }

@@ -1,9 +1,8 @@
 import { Button, CopyButton, TextInput, Textarea, UnstyledButton } from "@mantine/core";
-import { useMutation, useQuery, useQueryClient, type UseQueryResult } from "@tanstack/react-query";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Check, Copy, Plus } from "lucide-react";
 import { type ReactNode, useState } from "react";
 import { useTranslation } from "react-i18next";
-import { ApiError } from "../../api/http";
 import { dealsOf, identitiesOf, notesOf, profilesQuery, tasksOf } from "../../api/lists";
 import { type Contact, type Conversation, note } from "../../api/models";
 import { insert } from "../../api/rest";
@@ -16,7 +15,11 @@ import { Chip } from "../../ui/Chip";
 import { RichText } from "../../ui/RichText";
 import css from "./ContactPanel.module.css";
 import { complain, perform } from "../../app/deeds";
+import { useMay } from "../../app/may";
 import { schemeLabel } from "../../i18n/labels";
+import { NewDeal } from "./DealForm";
+import { Fetched } from "./Fetched";
+import { History } from "./History";
 
 export function ContactPanel({ conversation }: { conversation: Conversation }) {
   const { t } = useTranslation();
@@ -27,6 +30,7 @@ export function ContactPanel({ conversation }: { conversation: Conversation }) {
   const { i18n } = useTranslation();
   const lang = localeOf(i18n.language);
   const name = contactName(contact, t("contact.unknown"));
+  const crm = useMay("can_access_crm");
 
   return (
     <div className={css.panel}>
@@ -75,7 +79,7 @@ export function ContactPanel({ conversation }: { conversation: Conversation }) {
 
       {contact && <Fields contact={contact} />}
 
-      <Section title={t("contact.deals")}>
+      <Section title={t("contact.deals")} action={crm && <NewDeal conversation={conversation} />}>
         <Fetched query={deals} none={t("contact.noDeals")}>
           {(list) => (
             <ul className={css.list}>
@@ -87,6 +91,7 @@ export function ContactPanel({ conversation }: { conversation: Conversation }) {
                   <span className={css.meta}>
                     {one.stage && <Chip>{words(one.stage)}</Chip>}
                     {one.value !== null && <span>{money(one.value, one.currency, lang)}</span>}
+                    {one.conversation_id === conversation.id && <span>{t("deal.here")}</span>}
                   </span>
                 </li>
               ))}
@@ -125,6 +130,10 @@ export function ContactPanel({ conversation }: { conversation: Conversation }) {
       <Section title={t("contact.notes")}>
         <Notes conversation={conversation} />
       </Section>
+
+      <Section title={t("contact.history")}>
+        <History conversation={conversation} />
+      </Section>
     </div>
   );
 }
@@ -144,33 +153,16 @@ function place({ city, country }: Contact, lang: string): string | null {
 /** A stored name as words: "closed_won" → "closed won". */
 const words = (name: string): string => name.replaceAll("_", " ");
 
-function Section({ title, children }: { title: string; children: ReactNode }) {
+function Section({ title, action, children }: { title: string; action?: ReactNode; children: ReactNode }) {
   return (
     <section className={css.section}>
-      <h4 className={css.heading}>{title}</h4>
+      <div className={css.sectionHead}>
+        <h4 className={css.heading}>{title}</h4>
+        {action}
+      </div>
       {children}
     </section>
   );
-}
-
-interface FetchedProps<T> {
-  query: UseQueryResult<T[]>;
-  none: string;
-  children: (list: T[]) => ReactNode;
-}
-
-function Fetched<T>({ query, none, children }: FetchedProps<T>) {
-  const { t } = useTranslation();
-  if (query.data) return query.data.length > 0 ? children(query.data) : <p className={css.none}>{none}</p>;
-  if (query.error) {
-    const denied = query.error instanceof ApiError && query.error.status === 403;
-    return (
-      <p className={css.none}>
-        {denied ? t("contact.noCrm") : t("settings.failed", { reason: query.error.message })}
-      </p>
-    );
-  }
-  return <p className={css.none}>{t("settings.loading")}</p>;
 }
 
 function Fields({ contact }: { contact: Contact }) {
@@ -278,7 +270,7 @@ function Notes({ conversation }: { conversation: Conversation }) {
       setText("");
       void client.invalidateQueries({ queryKey: notesOf(conversation.contact_id).queryKey });
     },
-    onError: complain,
+    onError: (error) => complain(error),
   });
   return (
     <>

@@ -1,5 +1,5 @@
-import { ActionIcon, Button, Tooltip } from "@mantine/core";
-import { FileText, Image as ImageIcon, MapPin, Mic, Reply, Video } from "lucide-react";
+import { ActionIcon, Button, Menu, Tooltip } from "@mantine/core";
+import { Ellipsis, FileText, Image as ImageIcon, MapPin, Mic, Reply, Trash2, Video } from "lucide-react";
 import { memo, useState } from "react";
 import type { TFunction } from "i18next";
 import { useTranslation } from "react-i18next";
@@ -93,7 +93,7 @@ function Quote({ original, nameOf, onOriginal }: QuoteProps) {
     <button type="button" className={css.quote} onClick={() => onOriginal?.(original.id)}>
       <bdi className={css.quoteName}>{nameOf(original)}</bdi>
       <span className={css.quoteText} dir="auto">
-        {original.content}
+        {original.deleted_at ? t("bubble.deleted") : original.content}
       </span>
     </button>
   );
@@ -109,14 +109,19 @@ export interface MessageBubbleProps {
   nameOf: (message: Message) => string;
   onReply: (message: Message) => void;
   onOriginal: (id: string) => void;
+  /** Absent where the person may not. */
+  onDelete: ((message: Message) => void) | undefined;
 }
 
 export const MessageBubble = memo(function MessageBubble(props: MessageBubbleProps) {
-  const { message, joined, sender, mine, original, nameOf, onReply, onOriginal } = props;
+  const { message, joined, sender, mine, original, nameOf, onReply, onOriginal, onDelete } = props;
   const { t, i18n } = useTranslation();
   const lang = localeOf(i18n.language);
   const out = message.direction === "OUTBOUND";
-  const state = out ? tick(message.status) : null;
+  const gone = message.deleted_at !== null;
+  // Deleted before it was sent: nothing is on its way, and nothing failed.
+  const cancelled = gone && message.failure_code === "cancelled";
+  const state = out && !cancelled ? tick(message.status) : null;
   const at = timeOf(message);
   const byline = out && !mine ? [sender, origin(t, message)].filter(Boolean).join(" · ") : "";
   const [busy, setBusy] = useState(false);
@@ -130,6 +135,7 @@ export const MessageBubble = memo(function MessageBubble(props: MessageBubblePro
       data-testid="message"
       data-direction={message.direction}
       data-status={message.status}
+      data-deleted={gone || undefined}
     >
       <div className={css.bubble}>
         {byline && !joined && (
@@ -138,8 +144,8 @@ export const MessageBubble = memo(function MessageBubble(props: MessageBubblePro
           </p>
         )}
         {message.reply_to_id && <Quote original={original} nameOf={nameOf} onOriginal={onOriginal} />}
-        {message.deleted_at ? (
-          <p className={css.deleted}>{t("bubble.deleted")}</p>
+        {gone ? (
+          <p className={css.deleted}>{cancelled ? t("bubble.cancelled") : t("bubble.deleted")}</p>
         ) : (
           <>
             <Attachment message={message} />
@@ -157,12 +163,36 @@ export const MessageBubble = memo(function MessageBubble(props: MessageBubblePro
           {state && <Ticks state={state} label={tickLabel(t, state)} />}
         </p>
       </div>
-      <Tooltip label={t("bubble.reply")}>
-        <ActionIcon className={css.action} size={28} aria-label={t("bubble.reply")} onClick={() => onReply(message)}>
-          <Reply size={15} className="mirrored" />
-        </ActionIcon>
-      </Tooltip>
-      {message.status === "FAILED" && out && (
+      {!gone && (
+        <Tooltip label={t("bubble.reply")}>
+          <ActionIcon
+            className={cx(css.action, onDelete && css.direct)}
+            size={28}
+            aria-label={t("bubble.reply")}
+            onClick={() => onReply(message)}
+          >
+            <Reply size={15} className="mirrored" />
+          </ActionIcon>
+        </Tooltip>
+      )}
+      {!gone && onDelete && (
+        <Menu position={out ? "bottom-end" : "bottom-start"} width={190}>
+          <Menu.Target>
+            <ActionIcon className={css.action} size={28} aria-label={t("bubble.more")}>
+              <Ellipsis size={15} />
+            </ActionIcon>
+          </Menu.Target>
+          <Menu.Dropdown>
+            <Menu.Item leftSection={<Reply size={15} className="mirrored" />} onClick={() => onReply(message)}>
+              {t("bubble.replyShort")}
+            </Menu.Item>
+            <Menu.Item className={css.delete} leftSection={<Trash2 size={15} />} onClick={() => onDelete(message)}>
+              {t("bubble.delete")}
+            </Menu.Item>
+          </Menu.Dropdown>
+        </Menu>
+      )}
+      {message.status === "FAILED" && out && !gone && (
         <div className={css.trouble}>
           <span>
             {message.failure_code === "ambiguous"

@@ -174,7 +174,7 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
           <CornerUpLeft size={15} className="mirrored" aria-hidden />
           <span className={css.replyText}>
             <b>{t("composer.replying", { name: original?.direction === "OUTBOUND" ? t("bubble.you") : name })}</b>{" "}
-            <bdi>{original?.content ?? ""}</bdi>
+            <bdi>{original?.deleted_at ? t("bubble.deleted") : (original?.content ?? "")}</bdi>
           </span>
           <ActionIcon
             size={26}

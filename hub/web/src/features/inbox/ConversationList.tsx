@@ -9,7 +9,7 @@ import { LinkAnnouncer, LinkBadge } from "../../app/LinkBadge";
 import { usePrefs } from "../../app/prefs";
 import type { InboxSearch } from "../../app/search";
 import { channelsQuery, profilesQuery } from "../../api/lists";
-import { colleagueName } from "../../lib/people";
+import { colleagueName, contactName } from "../../lib/people";
 import { QUEUES, type Queue, loadMore, useLive } from "../../realtime/live";
 import { EmptyState } from "../../ui/EmptyState";
 import { cx } from "../../ui/cx";
@@ -17,6 +17,8 @@ import { WelcomeCard } from "../welcome/WelcomeCard";
 import css from "./ConversationList.module.css";
 import { ConversationRow } from "./ConversationRow";
 import { countQueue, holdOrder, selectQueue } from "./queue";
+import { SelectionBar } from "./SelectionBar";
+import { pick, unpickAll, useSelection } from "./selection";
 
 const ROW = { cosy: 78, compact: 58 };
 
@@ -61,6 +63,11 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
   useEffect(() => onRows(ids), [ids, onRows]);
   // Another queue or search is another list: nothing of the old order is held.
   useEffect(() => setFrozen(null), [queue, search]);
+  useEffect(() => unpickAll, [queue, search]);
+
+  // What left the list is not picked any more: nobody sees it.
+  const pickedIds = useSelection((selection) => selection.ids);
+  const picked = useMemo(() => rows.filter((row) => pickedIds.has(row.id)), [rows, pickedIds]);
 
   const size = ROW[density];
   const virtual = useVirtualizer({
@@ -154,6 +161,7 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
           />
         ))}
       </nav>
+      {picked.length > 0 && <SelectionBar picked={picked} shown={ids} me={me} />}
       {fresh > 0 && (
         <button type="button" className={css.fresh} onClick={() => setFrozen(null)}>
           {t("list.fresh", { count: fresh })}
@@ -201,6 +209,20 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
                   className={css.slot}
                   style={{ blockSize: item.size, transform: `translateY(${item.start}px)` }}
                 >
+                  <label className={cx(css.pick, density === "compact" && css.pickCompact, picked.length > 0 && css.picking)}>
+                    <input
+                      type="checkbox"
+                      checked={pickedIds.has(row.id)}
+                      onChange={(event) => pick(row.id, event.currentTarget.checked)}
+                      onKeyDown={(event) => {
+                        // Shortcuts do not reach into fields.
+                        if (event.key === "Escape") unpickAll();
+                      }}
+                      aria-label={t("bulk.pick", {
+                        name: contactName(contacts.get(row.contact_id), t("contact.unknown")),
+                      })}
+                    />
+                  </label>
                   <ConversationRow
                     row={row}
                     contact={contacts.get(row.contact_id)}
@@ -214,6 +236,7 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
                     viewers={viewers.get(row.id) ?? []}
                     typing={[...(typing.get(row.id)?.keys() ?? [])].some((user) => user !== me)}
                     selected={row.id === selected}
+                    picked={pickedIds.has(row.id)}
                     compact={density === "compact"}
                     now={minute}
                   />

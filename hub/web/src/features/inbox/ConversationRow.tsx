@@ -13,7 +13,7 @@ import { cx } from "../../ui/cx";
 import { ChannelIcon } from "../../app/ChannelIcon";
 import { Viewers } from "./ConversationList";
 import { useDraft } from "./drafts";
-import { channelLabel } from "../../i18n/labels";
+import { channelLabel, previewOf } from "../../i18n/labels";
 import css from "./ConversationRow.module.css";
 
 export interface ConversationRowProps {
@@ -26,12 +26,14 @@ export interface ConversationRowProps {
   /** A colleague is writing here. */
   typing: boolean;
   selected: boolean;
+  /** Picked together with others. */
+  picked: boolean;
   compact: boolean;
   now: number;
 }
 
 export const ConversationRow = memo(function ConversationRow(props: ConversationRowProps) {
-  const { row, contact, read, channel, assignee, viewers, typing, selected, compact, now } = props;
+  const { row, contact, read, channel, assignee, viewers, typing, selected, picked, compact, now } = props;
   const { t, i18n } = useTranslation();
   const lang = localeOf(i18n.language);
   const name = contactName(contact, t("contact.unknown"));
@@ -45,7 +47,7 @@ export const ConversationRow = memo(function ConversationRow(props: Conversation
       from="/inbox"
       params={{ conversationId: row.id }}
       search={(old) => old}
-      className={cx(css.row, selected && css.selected, unread > 0 && css.unread, compact && css.compact)}
+      className={cx(css.row, selected && css.selected, picked && css.picked, unread > 0 && css.unread, compact && css.compact)}
       aria-current={selected ? "true" : undefined}
       data-testid="conversation-row"
       data-conversation={row.id}
@@ -83,7 +85,7 @@ export const ConversationRow = memo(function ConversationRow(props: Conversation
               <>
                 {row.last_message_direction === "OUTBOUND" && <Reply size={13} className="mirrored" aria-hidden />}
                 <span className={css.previewText} dir="auto">
-                  {preview}
+                  {previewOf(t, preview)}
                 </span>
               </>
             )}

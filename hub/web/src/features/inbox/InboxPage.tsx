@@ -14,6 +14,10 @@ import { ContactPanel } from "../contacts/ContactPanel";
 import { ConversationList } from "./ConversationList";
 import { loadDrafts } from "./drafts";
 import { closeOrReopen } from "../../app/deeds";
+import { endDeal, startDeal } from "../../app/dealing";
+import { useMay } from "../../app/may";
+import { NewDealDialog } from "../contacts/DealForm";
+import { pick, unpickAll } from "./selection";
 import css from "./InboxPage.module.css";
 import { ThreadPane } from "./ThreadPane";
 
@@ -40,6 +44,7 @@ export function InboxPage() {
     openConversation(id);
     setAssigning(false);
     setDrawer(false);
+    endDeal();
   }, [id]);
   useEffect(() => () => openConversation(null), []);
 
@@ -53,6 +58,7 @@ export function InboxPage() {
     if (conversation) void closeOrReopen(conversation);
   };
   const reply = () => document.querySelector<HTMLTextAreaElement>("[data-composer]")?.focus();
+  const crm = useMay("can_access_crm");
   const place = { usePhysicalKeys: true };
   useHotkeys(
     singleKeys
@@ -62,6 +68,16 @@ export function InboxPage() {
           ["E", toggleClosed, place],
           ["A", () => setAssigning(true), place],
           ["R", reply, place],
+          ["D", () => conversation && crm && startDeal(conversation.id), place],
+          ["X", () => id && rows.current.includes(id) && pick(id), place],
+          [
+            "Escape",
+            ({ target }) => {
+              // What lies over the page closes first.
+              if (!(target instanceof Element) || !target.closest("[role=dialog], [role=menu]")) unpickAll();
+            },
+            { preventDefault: false },
+          ],
         ]
       : [],
   );
@@ -112,6 +128,7 @@ export function InboxPage() {
       >
         {conversation && <ContactPanel key={conversation.contact_id} conversation={conversation} />}
       </Drawer>
+      {conversation && crm && !docked && !drawer && <NewDealDialog conversation={conversation} />}
     </div>
   );
 }

@@ -1,4 +1,4 @@
-import { Loader, Skeleton } from "@mantine/core";
+import { Button, Loader, Modal, Skeleton } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { ArrowDown, MessageSquareDashed } from "lucide-react";
@@ -13,6 +13,8 @@ import { loadOlder, readUpTo, useLive } from "../../realtime/live";
 import { unreadCount } from "../../realtime/reducer";
 import { EmptyState } from "../../ui/EmptyState";
 import { MessageBubble, UnsentBubble } from "./Bubble";
+import { deleteMessage } from "../../app/deeds";
+import { useMay } from "../../app/may";
 import { setDraft } from "./drafts";
 import { threadItems } from "./items";
 import css from "./Thread.module.css";
@@ -150,6 +152,9 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
     [items, virtual],
   );
 
+  const mayDelete = useMay("can_send_messages");
+  const [deleting, setDeleting] = useState<Message | null>(null);
+
   return (
     <div className={css.frame}>
       <div
@@ -208,6 +213,7 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
                       nameOf={nameOf}
                       onReply={replyTo}
                       onOriginal={showOriginal}
+                      onDelete={mayDelete ? setDeleting : undefined}
                     />
                   )}
                   {item.kind === "unsent" && (
@@ -238,7 +244,60 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
         </button>
       )}
       <Announcer messages={messages} name={name} loaded={loaded} />
+      <DeleteDialog
+        // The one in sight, as it is by now: it may have been sent while somebody made up their mind.
+        message={deleting ? byId.get(deleting.id) : undefined}
+        onClose={() => {
+          setDeleting(null);
+          // The menu's button may be gone with the text.
+          scroller.current?.focus({ preventScroll: true });
+        }}
+      />
     </div>
+  );
+}
+
+/** Asks before a message loses its text, and says what that does not do. */
+function DeleteDialog({ message, onClose }: { message: Message | undefined; onClose: () => void }) {
+  const { t } = useTranslation();
+  const [busy, setBusy] = useState(false);
+  const hint = (): string => {
+    if (message?.direction === "OUTBOUND" && message.status === "PENDING") return t("bubble.deletePending");
+    if (message?.direction === "OUTBOUND" && message.status === "FAILED") return t("bubble.deleteFailed");
+    return t("bubble.deleteHint");
+  };
+  const remove = () => {
+    if (!message) return;
+    setBusy(true);
+    void deleteMessage(message.id).then((done) => {
+      setBusy(false);
+      if (done) onClose();
+    });
+  };
+  return (
+    <Modal
+      opened={message !== undefined && message.deleted_at === null}
+      onClose={onClose}
+      title={t("bubble.deleteTitle")}
+      size="sm"
+      returnFocus={false}
+      closeButtonProps={{ "aria-label": t("common.close") }}
+    >
+      {message && message.content !== "" && (
+        <p className={css.deleteText} dir="auto">
+          {message.content}
+        </p>
+      )}
+      <p className={css.deleteHint}>{hint()}</p>
+      <div className={css.deleteButtons}>
+        <Button variant="default" data-autofocus onClick={onClose}>
+          {t("bubble.keep")}
+        </Button>
+        <Button color="red.9" loading={busy} onClick={remove}>
+          {t("bubble.deleteNow")}
+        </Button>
+      </div>
+    </Modal>
   );
 }
 

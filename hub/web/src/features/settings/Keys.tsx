@@ -42,7 +42,7 @@ export function Keys({ made, onMade }: KeysProps) {
       form.reset();
       void client.invalidateQueries({ queryKey: apiKeysQuery.queryKey });
     },
-    onError: complain,
+    onError: (error) => complain(error),
   });
   // Who may not see the keys may not make any either.
   if (keys.error instanceof ApiError && keys.error.status === 403) return null;
@@ -95,7 +95,7 @@ function KeyLine({ one }: { one: ApiKey }) {
       setAsking(false);
       void client.invalidateQueries({ queryKey: apiKeysQuery.queryKey });
     },
-    onError: complain,
+    onError: (error) => complain(error),
   });
   const granted = Object.entries(one.permissions).filter(([, value]) => value === true);
   return (

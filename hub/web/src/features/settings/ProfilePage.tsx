@@ -69,7 +69,7 @@ function NameForm({ profile }: { profile: Profile }) {
       notifications.show({ message: t("profile.saved"), color: "pine" });
       void client.invalidateQueries({ queryKey: profilesQuery.queryKey });
     },
-    onError: complain,
+    onError: (error) => complain(error),
   });
   return (
     <form
