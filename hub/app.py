@@ -418,6 +418,12 @@ def serve(settings: Settings) -> None:
             "start.plain_http",
             hint="Sign-in cookies travel unencrypted; put https in front and set PUBLIC_BASE_URL",
         )
+    if settings.demo and settings.host not in (*_LOCAL, "localhost"):
+        log.warning(
+            "start.demo_is_open",
+            hint="Whoever reaches this address is shown the demo's password; set HUB_DEMO=off, "
+            "or HUB_HOST=127.0.0.1",
+        )
     with contextlib.suppress(ImportError):
         import uvloop
 

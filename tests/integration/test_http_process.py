@@ -111,3 +111,14 @@ async def test_a_start_that_fails_says_why(servers: Servers, valkey: EmbeddedVal
         assert word in said.decode()
         assert "Traceback" not in said.decode()
     server.close()
+
+
+async def test_a_demo_that_others_can_reach_is_warned_of(
+    servers: Servers, valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
+    environ = environment(servers, valkey, tmp_path, free_port())
+    for change, warned in (({"HUB_HOST": "0.0.0.0"}, True), ({"HUB_HOST": "127.0.0.1"}, False)):
+        # It ends by itself: this server is refused.
+        process = await start({**environ, "HUB_DEMO": "on", "HUB_UNSAFE_DURABILITY": "off", **change})
+        _, said = await asyncio.wait_for(process.communicate(), 30)
+        assert ("start.demo_is_open" in said.decode()) is warned
