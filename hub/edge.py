@@ -36,7 +36,7 @@ _CORS: Final = {
     "Access-Control-Expose-Headers": "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, "
     "Location, Transfer-Encoding, Range-Unit, Preference-Applied, Proxy-Status, Retry-After, X-Request-Id, "
     "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Total-Count, Link, "
-    "X-Supabase-Api-Version",
+    "X-Supabase-Api-Version, Idempotency-Replayed",
 }
 _SECURITY: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _HSTS: Final = "max-age=31536000"

@@ -151,7 +151,7 @@ def from_database(error: asyncpg.PostgresError) -> HubError | None:
         )
     if state == "23514":
         field = _checked_column(getattr(error, "table_name", None), constraint)
-        text = said or f"{field or 'This value'} is not allowed here"
+        text = said or (f"This value of {field} is not allowed" if field else "This value is not allowed")
         return ValidationFailed(
             "Validation error", details={"field": field, "message": text}, hint=constraint, rest_code=state
         )
