@@ -20,7 +20,7 @@ import asyncpg
 import structlog
 from aiohttp import web
 
-from hub import __version__, clock, logs, metrics
+from hub import __version__, clock, heap, logs, metrics
 from hub.auth.authenticator import Authenticator
 from hub.auth.passwords import Passwords
 from hub.auth.routes import routes as auth_routes
@@ -384,6 +384,7 @@ async def run(settings: Settings) -> None:
             runner, settings.host, settings.port, reuse_port=settings.reuse_port or None, backlog=1024
         )
         await site.start()
+        heap.settle()
         log.info("hub.listening", host=settings.host, port=settings.port)
         waiting: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
         if life.gate is not None and not life.gate.done():

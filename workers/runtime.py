@@ -23,7 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from hub import metrics
+from hub import heap, metrics
 from hub.channels.ingest import Ingest
 from hub.db.migrate import check_schema
 from hub.db.pool import Database
@@ -71,9 +71,6 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         failures = Failures(db, ingest, worker)
         sending = asyncio.create_task(sender.run(), name="sender")
 
-        async def listen() -> None:
-            await _listen(settings.redis_url, "outbox", sender.wake)
-
         others = [
             asyncio.create_task(loop, name=name)
             for name, loop in {
@@ -87,6 +84,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 "failures": every(FAILURES_EVERY_S, "failures", failures.look_again),
             }.items()
         ]
+        heap.settle()
         log.info("worker.ready")
         await stop.wait()
         log.info("worker.draining")
