@@ -161,7 +161,14 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
           />
         ))}
       </nav>
-      {picked.length > 0 && <SelectionBar picked={picked} shown={ids} me={me} />}
+      {picked.length > 0 && (
+        <SelectionBar
+          picked={picked}
+          shown={ids}
+          me={me}
+          onLeave={() => scroller.current?.querySelector("a")?.focus({ preventScroll: true })}
+        />
+      )}
       {fresh > 0 && (
         <button type="button" className={css.fresh} onClick={() => setFrozen(null)}>
           {t("list.fresh", { count: fresh })}

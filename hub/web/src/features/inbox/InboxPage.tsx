@@ -14,7 +14,7 @@ import { ContactPanel } from "../contacts/ContactPanel";
 import { ConversationList } from "./ConversationList";
 import { loadDrafts } from "./drafts";
 import { closeOrReopen } from "../../app/deeds";
-import { endDeal, startDeal } from "../../app/dealing";
+import { endDeal, startDeal, useDealing } from "../../app/dealing";
 import { useMay } from "../../app/may";
 import { NewDealDialog } from "../contacts/DealForm";
 import { pick, unpickAll } from "./selection";
@@ -59,6 +59,7 @@ export function InboxPage() {
   };
   const reply = () => document.querySelector<HTMLTextAreaElement>("[data-composer]")?.focus();
   const crm = useMay("can_access_crm");
+  const dealing = useDealing((now) => now.conversationId !== null);
   const place = { usePhysicalKeys: true };
   useHotkeys(
     singleKeys
@@ -120,8 +121,14 @@ export function InboxPage() {
       )}
       <Drawer
         opened={!wide && drawer && conversation !== null}
-        onClose={() => setDrawer(false)}
+        onClose={() => {
+          setDrawer(false);
+          // Its form went with it.
+          endDeal();
+        }}
         position="right"
+        // The form closes first, the panel around it with the next one.
+        closeOnEscape={!dealing}
         size={340}
         title={t("contact.label")}
         closeButtonProps={{ "aria-label": t("common.close") }}

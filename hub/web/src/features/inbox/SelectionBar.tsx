@@ -16,10 +16,12 @@ export interface SelectionBarProps {
   /** Ids of all rows that are shown. */
   shown: readonly string[];
   me: string;
+  /** The bar goes; whoever came to it by key goes on in the list. */
+  onLeave: () => void;
 }
 
 /** How many are picked and what can be done with all of them. */
-export function SelectionBar({ picked, shown, me }: SelectionBarProps) {
+export function SelectionBar({ picked, shown, me, onLeave }: SelectionBarProps) {
   const { t } = useTranslation();
   const { data: profiles } = useQuery(profilesQuery);
   const [busy, setBusy] = useState(false);
@@ -28,10 +30,14 @@ export function SelectionBar({ picked, shown, me }: SelectionBarProps) {
   const closed = picked.every((row) => row.status === "CLOSED");
   const others = (profiles ?? []).filter((one) => one.is_active && one.id !== me);
 
+  const leave = () => {
+    onLeave();
+    unpickAll();
+  };
   const run = (deed: Promise<void>) => {
     setBusy(true);
     void deed.finally(() => setBusy(false));
-    unpickAll();
+    leave();
   };
   const addTag = () => {
     const word = tag.trim();
@@ -44,7 +50,7 @@ export function SelectionBar({ picked, shown, me }: SelectionBarProps) {
   return (
     <div className={css.bar} role="toolbar" aria-label={t("bulk.label")} data-testid="selection-bar">
       <Tooltip label={t("bulk.clear")}>
-        <ActionIcon size={30} aria-label={t("bulk.clear")} onClick={unpickAll}>
+        <ActionIcon size={30} aria-label={t("bulk.clear")} onClick={leave}>
           <X size={16} />
         </ActionIcon>
       </Tooltip>
