@@ -274,6 +274,22 @@ def test_keys_work_on_an_arabic_layout(desk: Desk) -> None:
     expect(dana).to_have_url(re.compile("/settings/team"))
 
 
+def test_the_table_of_keys_reads_alike_in_both_directions(desk: Desk) -> None:
+    """The word between two ways stands between their keys, in Arabic too."""
+    for language, word in (("en", "or"), ("ar", "أو")):
+        page = desk.agent("dana", "/settings/shortcuts", language=language)
+        line = page.locator("dd").filter(has=page.get_by_text("Alt", exact=True)).first
+        places = [
+            line.get_by_text("J", exact=True).first.bounding_box(),
+            line.get_by_text(word, exact=True).bounding_box(),
+            line.get_by_text("Alt", exact=True).bounding_box(),
+            line.get_by_text("J", exact=True).last.bounding_box(),
+        ]
+        lefts = [box["x"] for box in places if box]
+        assert len(lefts) == 4
+        assert lefts == sorted(lefts)
+
+
 def test_single_keys_can_be_switched_off(desk: Desk) -> None:
     dana = desk.agent("dana", "/settings/shortcuts")
     dana.get_by_role("switch").click()
