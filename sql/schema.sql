@@ -1707,19 +1707,6 @@ CREATE FUNCTION app.route_account() RETURNS trigger
     return null;
   end $$;
 
-CREATE FUNCTION app.route_webhook(channel text, account_key text, account uuid) RETURNS TABLE(organization_id uuid, channel_account_id uuid, account_key text, settings jsonb, secrets jsonb)
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-    select r.organization_id, r.channel_account_id, r.account_key, a.settings,
-           (select jsonb_object_agg(s.name, s.ciphertext) from app.secrets s
-             where s.organization_id = r.organization_id and s.owner_table = 'channel_accounts' and s.owner_id = r.channel_account_id)
-      from app.webhook_routes r
-      join public.channel_accounts a on a.organization_id = r.organization_id and a.id = r.channel_account_id
-     where r.type = channel and a.is_active
-       and (r.account_key = route_webhook.account_key or r.channel_account_id = account)
-  $$;
-
 CREATE FUNCTION app.schema_version() RETURNS TABLE(name text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

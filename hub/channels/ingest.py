@@ -138,6 +138,11 @@ class Delivery(msgspec.Struct, kw_only=True):
     received_at: float = 0.0
 
 
+class Crowded(Unavailable):
+    """Too many bodies that the operator's secret did not sign wait for a look at whose they are. The database
+    may be well, so the spool, which would hold up everybody, is not for them."""
+
+
 class Rejected(msgspec.Struct, frozen=True):
     """An item that the database will not take, and why."""
 
@@ -369,6 +374,7 @@ _KEY_HINTS: Final[dict[str, re.Pattern[bytes]]] = {
 _MAX_HINTS = 4
 #: Unsigned bodies may not keep the database busy: this many look-ups for them at once.
 _MAX_LOOKUPS = 4
+_LOOKUP_WAIT_S = 1.0
 
 
 class _Sorted(msgspec.Struct, kw_only=True):
@@ -431,7 +437,7 @@ class Ingest:
         """Whose secret signed this: [] the operator's, else the accounts whose own it is; None = nobody's.
 
         `is_away`: ask the database nothing, what is remembered must do. Raises Unavailable when an account
-        that it may belong to cannot be looked up."""
+        that it may belong to cannot be looked up; Crowded when too many others wait for that."""
         operator = self._settings.meta_app_secret
         if operator and adapter.verify(delivery.headers, delivery.body, [operator.reveal()]):
             return []
@@ -445,14 +451,24 @@ class Ingest:
             if known is None:
                 if is_away:
                     raise Unavailable("The database is away", retry_after_s=2)
-                async with self._lookups:
-                    known = await self.accounts.of(adapter.type, key)
+                known = await self._look_up(adapter.type, key)
             for account in known:
                 if account.app_secret and adapter.verify(
                     delivery.headers, delivery.body, [account.app_secret]
                 ):
                     signed.append(account.id)
         return signed or None
+
+    async def _look_up(self, channel: str, key: str) -> list[Account]:
+        try:
+            async with asyncio.timeout(_LOOKUP_WAIT_S):
+                await self._lookups.acquire()
+        except TimeoutError as error:
+            raise Crowded("Too many deliveries of unknown senders", retry_after_s=2) from error
+        try:
+            return await self.accounts.of(channel, key)
+        finally:
+            self._lookups.release()
 
     async def replay(self, deliveries: Sequence[Delivery]) -> None:
         """Apply what was spooled, in order. One whose signature could not be checked when it came is checked

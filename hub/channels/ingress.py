@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from hub import clock, metrics
-from hub.channels.ingest import Delivery, Ingest
+from hub.channels.ingest import Crowded, Delivery, Ingest
 from hub.channels.protocol import ChannelAdapter
 from hub.channels.registry import ADAPTERS
 from hub.channels.spool import Spool
@@ -143,6 +143,9 @@ class Webhook:
         is_away = (spool is not None and not spool.is_empty) or time.monotonic() < self._away_until
         try:
             delivery.signed_by = await ingest.signers(self._adapter, delivery, is_away=is_away)
+        except Crowded:
+            metrics.WEBHOOK_REFUSED.labels(self._adapter.type, "crowded").inc()
+            raise
         except Unavailable:
             if spool is None or spool.size > MAX_UNCHECKED:
                 raise

@@ -1,19 +1,5 @@
 -- Whose webhook is this, and what to do with what cannot be applied. Part of the closed list that crosses tenants.
 
--- Accounts that a provider's key may mean, with the sealed secrets that verify its deliveries.
-create or replace function app.route_webhook(channel text, account_key text, account uuid)
-  returns table (organization_id uuid, channel_account_id uuid, account_key text, settings jsonb, secrets jsonb)
-  language sql stable security definer set search_path = pg_catalog, pg_temp
-  as $$
-    select r.organization_id, r.channel_account_id, r.account_key, a.settings,
-           (select jsonb_object_agg(s.name, s.ciphertext) from app.secrets s
-             where s.organization_id = r.organization_id and s.owner_table = 'channel_accounts' and s.owner_id = r.channel_account_id)
-      from app.webhook_routes r
-      join public.channel_accounts a on a.organization_id = r.organization_id and a.id = r.channel_account_id
-     where r.type = channel and a.is_active
-       and (r.account_key = route_webhook.account_key or r.channel_account_id = account)
-  $$;
-
 -- Every sealed verify token of a channel type, for the subscription handshake.
 create or replace function app.verify_tokens(channel text)
   returns table (organization_id uuid, channel_account_id uuid, ciphertext text)

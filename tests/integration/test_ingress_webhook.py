@@ -7,6 +7,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -461,3 +462,20 @@ async def test_a_delivery_of_an_organization_that_went_meanwhile_is_answered_200
     await superuser.execute("delete from organizations where id = $1", org.id)
     assert await hook.post(wa.messages(org, wa.text("201"))) == 200
     assert await counts(superuser) == (0, 0, 0, 0)
+
+
+async def test_strangers_who_crowd_the_look_ups_wait_a_second_and_fill_no_spool(
+    db: Database, config: Settings, superuser: asyncpg.Connection, org: Org, tmp_path: Path
+) -> None:
+    await own_secret(superuser, config, org, "app_secret", "own")
+    async with wa.hook(db, config, tmp_path / "spool") as hook:
+        for _ in range(4):  # as many as may look at once
+            await hook.ingest._lookups.acquire()
+        raw = wa.messages(org, wa.text("201", "mine"))
+        assert await hook.post(raw, secret="own") == 503
+        assert hook.headers["Retry-After"] == "2"
+        assert await hook.post(wa.messages(org, wa.text("202"))) == 200, "the operator's need no look"
+        assert hook.spool is not None and hook.spool.is_empty
+        hook.ingest._lookups.release()
+        assert await hook.post(raw, secret="own") == 200
+    assert (await counts(superuser))[0] == 2

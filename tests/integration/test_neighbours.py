@@ -189,7 +189,7 @@ async def test_X10_machinery_cannot_be_called_from_inside_a_role(
     async with acting_as(db, callers(a)["owner"]) as conn:
         for statement in (
             "select * from app.read_events($1, 0, 10)", "select * from app.heads(array[$1::uuid])",
-            "select * from app.route_webhook('WHATSAPP_CLOUD', $1::text, null)",
+            "select * from app.webhook_accounts('WHATSAPP_CLOUD', array[$1::text], '{}', '{}')",
             "select * from app.claim_sends($1, 'x', 1, '1 s')",
         ):  # fmt: skip
             argument: Any = str(b.org.id) if "::text" in statement else b.org.id
