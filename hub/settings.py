@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     metrics_token: Secret | None = None
+    worker_metrics_port: int = 0
     rate_functions: int = 100
     rate_rest: int = 1000
     rate_external: int = 500
@@ -193,6 +194,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         allowed_origins=r.words("HUB_ALLOWED_ORIGINS"),
         trusted_proxies=r.words("HUB_TRUSTED_PROXIES"),
         metrics_token=r.secret("HUB_METRICS_TOKEN"),
+        worker_metrics_port=r.integer("HUB_WORKER_METRICS_PORT", 0, 0, 65535),
         rate_functions=r.integer("HUB_RATE_FUNCTIONS", 100, 1, 1_000_000),
         rate_rest=r.integer("HUB_RATE_REST", 1000, 1, 1_000_000),
         rate_external=r.integer("HUB_RATE_EXTERNAL", 500, 1, 1_000_000),

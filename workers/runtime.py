@@ -19,6 +19,7 @@ from typing import Final
 import asyncpg
 import redis.asyncio as redis
 import structlog
+from prometheus_client import start_http_server
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -84,6 +85,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 "failures": every(FAILURES_EVERY_S, "failures", failures.look_again),
             }.items()
         ]
+        stack.callback(_serve_metrics(settings))
         heap.settle()
         log.info("worker.ready")
         await stop.wait()
@@ -100,6 +102,20 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             task.cancel()
         await asyncio.wait([sending, *others])
     log.info("worker.stopped")
+
+
+def _serve_metrics(settings: Settings) -> Callable[[], None]:
+    """Serve /metrics from a thread of its own, if a port is set; returns what stops it."""
+    if not settings.worker_metrics_port:
+        return lambda: None
+    server, thread = start_http_server(settings.worker_metrics_port, addr=settings.host)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+    return stop
 
 
 async def every(seconds: float, kind: str, action: Callable[[], Awaitable[None]]) -> None:

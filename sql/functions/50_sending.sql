@@ -85,6 +85,10 @@ create or replace function app.mark_sending(token uuid, message_ids uuid[], marg
   as $$
     update app.outbox o set sending_at = clock_timestamp(), correlator = o.message_id::text
      where o.message_id = any (message_ids) and o.lease_token = token and o.state = 'running' and o.lease_until > clock_timestamp() + margin
+       -- deleted, settled or switched off since the claim: the lease runs out and the reaper decides
+       and exists (select from public.messages m where m.organization_id = o.organization_id and m.id = o.message_id and m.status = 'PENDING' and m.deleted_at is null)
+       and not exists (select from public.channel_accounts c where c.organization_id = o.organization_id and c.id = o.channel_account_id
+                          and (not c.is_active or c.disconnected_at is not null))
     returning o.message_id
   $$;
 

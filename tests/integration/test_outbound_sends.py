@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import aiohttp
 import asyncpg
 import pytest
 
 from hub.auth.secrets import seal_secret
-from hub.db.embedded import EmbeddedValkey
+from hub.db.embedded import EmbeddedValkey, free_port
 from hub.db.pool import Database
 from hub.settings import Secret, Settings
 from tests import whatsapp as wa
@@ -488,3 +489,14 @@ async def test_a_worker_with_bad_settings_or_an_empty_database_says_so(
     finally:
         await admin.execute(f"drop database {name} with (force)")
         await admin.close()
+
+
+async def test_a_workers_metrics_are_served_where_its_setting_says(world: World) -> None:
+    port = free_port()
+    async with world.worker(worker_metrics_port=port):
+        id = await world.queue("Hello")
+        await world.status(id, "SENT", "DELIVERED", "READ")
+        async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = await answer.text()
+    assert "hub_outbound_total" in text
+    assert "hub_outbound_queue" in text

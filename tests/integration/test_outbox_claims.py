@@ -239,3 +239,14 @@ async def test_D09_a_worker_whose_lease_moved_on_writes_nothing(
     async with db.connection("worker") as conn:
         assert await conn.fetch("select app.mark_sending($1, $2, '1 s')", old, [message]) == []
         assert await conn.fetchval("select app.extend_leases($1, '30 s')", old) == 0
+
+
+async def test_CHAN_10_an_account_switched_off_after_the_claim_sends_nothing(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    [message] = await pending(superuser, org)
+    token = uuid4()
+    await claim(db, token=token)
+    await superuser.execute("update channel_accounts set is_active = false where id = $1", org.account_id)
+    async with db.connection("worker") as conn:
+        assert await conn.fetch("select app.mark_sending($1, $2, '1 s')", token, [message]) == []
