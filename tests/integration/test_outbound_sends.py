@@ -496,7 +496,8 @@ async def test_a_workers_metrics_are_served_where_its_setting_says(world: World)
     async with world.worker(worker_metrics_port=port):
         id = await world.queue("Hello")
         await world.status(id, "SENT", "DELIVERED", "READ")
-        async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{port}/metrics") as answer:
+        async with aiohttp.ClientSession() as client:
+            answer = await client.get(f"http://127.0.0.1:{port}/metrics")
             text = await answer.text()
     assert "hub_outbound_total" in text
     assert "hub_outbound_queue" in text
