@@ -3,6 +3,8 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import ar from "../src/i18n/ar.json";
 import en from "../src/i18n/en.json";
+import failuresAr from "../src/i18n/failures.ar.json";
+import failuresEn from "../src/i18n/failures.en.json";
 import { isRecord } from "../src/lib/parse";
 
 function flat(words: unknown, path = ""): Map<string, string> {
@@ -17,12 +19,14 @@ function flat(words: unknown, path = ""): Map<string, string> {
 }
 
 const PLURAL = /_(zero|one|two|few|many|other)$/;
-const english = flat(en);
-const arabic = flat(ar);
+const bundles = [
+  { name: "app", english: flat(en), arabic: flat(ar) },
+  { name: "failures", english: flat(failuresEn), arabic: flat(failuresAr) },
+];
 const bases = (words: Map<string, string>) => new Set([...words.keys()].map((key) => key.replace(PLURAL, "")));
 const blanks = (text: string) => [...text.matchAll(/\{\{(\w+)\}\}/g)].map((match) => match[1]).sort();
 
-describe("languages", () => {
+describe.each(bundles)("languages: $name", ({ english, arabic }) => {
   test("both have the same keys", () => {
     expect([...bases(arabic)].sort()).toEqual([...bases(english)].sort());
   });
@@ -59,8 +63,8 @@ const src = join(import.meta.dirname, "../src");
 describe("sources", () => {
   test("every key is used somewhere", () => {
     const code = sources(src).filter((path) => /\.tsx?$/.test(path)).map((path) => readFileSync(path, "utf8")).join("\n");
-    const computed = ["queue.", "channel.", "scheme.", "role.", "permission."];
-    const unused = [...bases(english)].filter(
+    const computed = ["queue.", "channel.", "scheme.", "role.", "permission.", "reason."];
+    const unused = bundles.flatMap(({ english }) => [...bases(english)]).filter(
       (key) => !code.includes(`"${key}"`) && !computed.some((prefix) => key.startsWith(prefix)),
     );
     expect(unused).toEqual([]);

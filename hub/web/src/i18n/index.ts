@@ -4,6 +4,7 @@ import { initReactI18next } from "react-i18next";
 import { oneOf } from "../lib/parse";
 import { load, save } from "../lib/storage";
 import en from "./en.json";
+import type failures from "./failures.en.json";
 
 export const LANGUAGES = ["en", "ar"] as const;
 export type Language = (typeof LANGUAGES)[number];
@@ -12,7 +13,7 @@ export const languageNames: Record<Language, string> = { en: "English", ar: "Ø§Ù
 declare module "i18next" {
   interface CustomTypeOptions {
     defaultNS: "translation";
-    resources: { translation: typeof en };
+    resources: { translation: typeof en; failures: typeof failures };
     returnNull: false;
   }
 }

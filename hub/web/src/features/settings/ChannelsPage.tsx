@@ -8,9 +8,12 @@ import { fullTime } from "../../lib/time";
 import { Chip } from "../../ui/Chip";
 import { ChannelIcon } from "../../app/ChannelIcon";
 import { channelLabel } from "../../i18n/labels";
+import { Failures } from "./Failures";
 import { Listing } from "./Listing";
 import css from "./Settings.module.css";
 import { SettingsPage } from "./SettingsFrame";
+
+export { FailuresBadge } from "./FailuresBadge";
 
 function State({ account, t }: { account: ChannelAccount; t: TFunction }) {
   if (!account.is_active) return <Chip>{t("channels.inactive")}</Chip>;
@@ -58,6 +61,7 @@ export function ChannelsPage() {
           </li>
         )}
       </Listing>
+      <Failures />
     </SettingsPage>
   );
 }

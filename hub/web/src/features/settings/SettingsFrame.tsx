@@ -1,11 +1,20 @@
 import { ActionIcon } from "@mantine/core";
 import { Link, Outlet, useRouterState } from "@tanstack/react-router";
 import { ArrowLeft, Code, Keyboard, Palette, Radio, UserRound, Users } from "lucide-react";
-import type { ReactNode } from "react";
+import { type ReactNode, Suspense, lazy } from "react";
 import { useTranslation } from "react-i18next";
 import { LinkBadge } from "../../app/LinkBadge";
 import { cx } from "../../ui/cx";
 import css from "./Settings.module.css";
+
+/** Comes with the page it counts for: a query in this frame, or a chunk of its own, would make the entry larger.
+ * Where it cannot be fetched, the settings go without. */
+const FailuresBadge = lazy(() =>
+  import("./ChannelsPage").then(
+    (page) => ({ default: page.FailuresBadge }),
+    () => ({ default: () => null }),
+  ),
+);
 
 export function SettingsFrame() {
   const { t } = useTranslation();
@@ -22,7 +31,12 @@ export function SettingsFrame() {
         <Item to="/settings/appearance" icon={<Palette size={17} />} label={t("settings.appearance")} />
         <Item to="/settings/shortcuts" icon={<Keyboard size={17} />} label={t("settings.shortcuts")} />
         <p className={css.group}>{t("settings.organization")}</p>
-        <Item to="/settings/channels" icon={<Radio size={17} />} label={t("settings.channels")} />
+        <Item
+          to="/settings/channels"
+          icon={<Radio size={17} />}
+          label={t("settings.channels")}
+          badge={<FailuresBadge />}
+        />
         <Item to="/settings/team" icon={<Users size={17} />} label={t("settings.team")} />
         <Item to="/settings/api" icon={<Code size={17} />} label={t("settings.api")} />
       </nav>
@@ -33,13 +47,25 @@ export function SettingsFrame() {
   );
 }
 
-function Item({ to, icon, label }: { to: string; icon: ReactNode; label: string }) {
+interface ItemProps {
+  to: string;
+  icon: ReactNode;
+  label: string;
+  badge?: ReactNode;
+}
+
+function Item({ to, icon, label, badge }: ItemProps) {
   return (
     <Link to={to} className={css.item} activeProps={{ "data-active": true }}>
       <span aria-hidden className={css.itemIcon}>
         {icon}
       </span>
       {label}
+      {badge !== undefined && (
+        <span className={css.itemBadge}>
+          <Suspense>{badge}</Suspense>
+        </span>
+      )}
     </Link>
   );
 }
