@@ -13,6 +13,7 @@ import { colleagueName, contactName } from "../../lib/people";
 import { QUEUES, type Queue, loadMore, useLive } from "../../realtime/live";
 import { EmptyState } from "../../ui/EmptyState";
 import { cx } from "../../ui/cx";
+import { useHeldFocus } from "../../ui/heldFocus";
 import { WelcomeCard } from "../welcome/WelcomeCard";
 import css from "./ConversationList.module.css";
 import { ConversationRow } from "./ConversationRow";
@@ -115,6 +116,8 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
     all: [t("list.emptyAll"), t("list.emptyAllHint")],
     closed: [t("list.emptyClosed"), t("list.emptyClosedHint")],
   }[queue];
+
+  useHeldFocus(scroller, rows);
 
   return (
     <section className={css.pane} aria-label={t("list.label")}>
