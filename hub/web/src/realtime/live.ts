@@ -305,6 +305,8 @@ async function readSnapshots(): Promise<void> {
     ]);
     if (stale()) return;
     useLive.setState({ complete, loading: false, failure: null });
+    // The list was there before all of this was read: somebody may have opened a conversation meanwhile.
+    if (open) readOpened(open);
     tablesChanged(new Set(["*"]));
     recountSoon(0);
     snapshotTry = 0;
@@ -420,6 +422,10 @@ export function openConversation(id: string | null): void {
     return;
   }
   void readConversation(id);
+  readOpened(id);
+}
+
+function readOpened(id: string): void {
   if (!inboxNow().threads.get(id)?.loaded) untilAnswered(() => readThread(id), left(id)).catch(report);
 }
 
