@@ -332,6 +332,19 @@ def test_a_whole_answer_by_keyboard_alone(desk: Desk, unique: str) -> None:
     expect(dana.get_by_role("button", name="Close", exact=True)).to_be_visible()
 
 
+def test_an_answer_is_seen_although_the_thread_opened_at_its_first_unread_message(
+    desk: Desk, unique: str
+) -> None:
+    for n in range(12):
+        desk.product.says("sami", f"unread {n} {unique}")
+    dana = desk.agent("dana")
+    expect(dana.get_by_test_id("conversation-row").filter(has_text=f"unread 11 {unique}")).to_be_visible()
+    open_conversation(dana, "Sami")
+    expect(bubble(dana, f"unread 0 {unique}")).to_be_visible()
+    write(dana, f"here it is {unique}")
+    expect(bubble(dana, f"here it is {unique}")).to_be_in_viewport()
+
+
 def test_keys_and_their_curl_lines_work(desk: Desk, unique: str) -> None:
     """What the API page offers to copy runs as it stands; a revoked key opens nothing."""
     if shutil.which("curl") is None:

@@ -102,6 +102,13 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
 
   // Whoever reads the end stays there, also when something is put in before the last bubble or a bubble grows.
   const sticking = useRef(true);
+  // Whoever writes goes on at the end, where the bubble is, even if the thread was opened at its first unread message.
+  const said = mine.at(-1)?.clientRef;
+  const saidBefore = useRef(said);
+  useLayoutEffect(() => {
+    if (said !== undefined && said !== saidBefore.current) sticking.current = true;
+    saidBefore.current = said;
+  }, [said]);
   const height = virtual.getTotalSize();
   useLayoutEffect(() => {
     if (placed.current && sticking.current && height > 0) virtual.scrollToEnd();
