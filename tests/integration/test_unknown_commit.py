@@ -12,19 +12,19 @@ from hub.db.pool import Database
 from hub.db.tenancy import acting_as
 from hub.errors import Unavailable
 from tests.factories import Member, Servers, make_member, make_org
-from tests.fakes.proxy import Proxy, proxy_to
+from tests.fakes.proxy import Cut, FaultProxy, proxy_to
 
-COMMIT = b"commit\x00"
+COMMIT = rb"commit\x00"
 
 
 @pytest.fixture
-async def proxied(servers: Servers) -> AsyncIterator[tuple[Database, Proxy]]:
+async def proxied(servers: Servers) -> AsyncIterator[tuple[Database, FaultProxy]]:
     """The product's pools behind a proxy."""
     parts = urlsplit(servers.database_url)
     assert parts.hostname
     assert parts.port
     async with proxy_to(parts.hostname, parts.port) as proxy:
-        address = parts.netloc.replace(f":{parts.port}", f":{proxy.listening}")
+        address = parts.netloc.replace(f":{parts.port}", f":{proxy.port}")
         db = Database(urlunsplit(parts._replace(netloc=address)), ("api",))
         await db.open()
         yield db, proxy
@@ -37,11 +37,11 @@ async def member(superuser: asyncpg.Connection) -> Member:
 
 
 async def test_D16_a_commit_whose_answer_was_lost_is_a_success(
-    proxied: tuple[Database, Proxy], superuser: asyncpg.Connection, member: Member
+    proxied: tuple[Database, FaultProxy], superuser: asyncpg.Connection, member: Member
 ) -> None:
     db, proxy = proxied
     for n in range(10):
-        proxy.pattern = COMMIT
+        proxy.cut = Cut(COMMIT)
         async with acting_as(db, member.principal()) as conn:
             await conn.execute("insert into contacts (first_name) values ($1)", f"Contact {n}")
     assert proxy.cuts == 10
@@ -49,12 +49,11 @@ async def test_D16_a_commit_whose_answer_was_lost_is_a_success(
 
 
 async def test_D16_a_commit_that_never_arrived_is_refused_and_changed_nothing(
-    proxied: tuple[Database, Proxy], superuser: asyncpg.Connection, member: Member
+    proxied: tuple[Database, FaultProxy], superuser: asyncpg.Connection, member: Member
 ) -> None:
     db, proxy = proxied
-    proxy.delivered = False
     for _ in range(3):
-        proxy.pattern = COMMIT
+        proxy.cut = Cut(COMMIT, delivered=False)
         with pytest.raises(Unavailable):
             async with acting_as(db, member.principal()) as conn:
                 await conn.execute("insert into contacts (first_name) values ('Mona')")
@@ -63,10 +62,10 @@ async def test_D16_a_commit_that_never_arrived_is_refused_and_changed_nothing(
 
 
 async def test_D16_a_read_that_lost_its_commit_says_that_the_database_went_away(
-    proxied: tuple[Database, Proxy], member: Member
+    proxied: tuple[Database, FaultProxy], member: Member
 ) -> None:
     db, proxy = proxied
-    proxy.pattern = COMMIT
+    proxy.cut = Cut(COMMIT)
     with pytest.raises(Unavailable):
         async with acting_as(db, member.principal()) as conn:
             await conn.fetch("select 1 from contacts")
