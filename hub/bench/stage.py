@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -34,6 +35,17 @@ class BenchOrg(msgspec.Struct, frozen=True):
     phone_number_id: str
 
 
+class Runner(msgspec.Struct, frozen=True):
+    """A server under load: the product or a peer."""
+
+    name: str
+    port: int
+    pids: tuple[int, ...]
+
+    def cpu_s(self) -> float:
+        return sum(tree_cpu_s(pid) for pid in self.pids)
+
+
 class Stage:
     """Servers, organizations and the environment of hub processes."""
 
@@ -42,10 +54,20 @@ class Stage:
         self.children: list[subprocess.Popen[bytes]] = []
         self.orgs: list[BenchOrg] = []
 
+    @property
+    def dsn(self) -> str:
+        """The login that the product runs with."""
+        return f"postgresql://hub_runtime:{_PASSWORD}@127.0.0.1:{self.postgres.port}/bench"
+
+    @property
+    def owner_dsn(self) -> str:
+        """The superuser's: for arranging and for counting."""
+        return self.postgres.dsn_for("bench")
+
     def environment(self, port: int) -> dict[str, str]:
         return {
             **os.environ,
-            "DATABASE_URL": f"postgresql://hub_runtime:{_PASSWORD}@127.0.0.1:{self.postgres.port}/bench",
+            "DATABASE_URL": self.dsn,
             "REDIS_URL": self.valkey.url,
             "HUB_SECRET_KEY": "bench-" + "k" * 40,
             "HUB_PORT": str(port),
@@ -59,11 +81,8 @@ class Stage:
 
     async def prepare(self, organizations: int) -> None:
         """Migrate and make organizations with one WhatsApp account each."""
-        await migrate(
-            self.postgres.dsn_for("bench"),
-            f"postgresql://hub_runtime:{_PASSWORD}@127.0.0.1:{self.postgres.port}/bench",
-        )
-        conn = await asyncpg.connect(self.postgres.dsn_for("bench"))
+        await migrate(self.owner_dsn, self.dsn)
+        conn = await asyncpg.connect(self.owner_dsn)
         for n in range(organizations):
             org = await conn.fetchval(
                 "insert into organizations (name) values ($1) returning id", f"Bench {n}"
@@ -78,37 +97,89 @@ class Stage:
             self.orgs.append(BenchOrg(org, account, number))
         await conn.close()
 
-    def start(self, *argv: str, port: int) -> subprocess.Popen[bytes]:
+    def start(self, *argv: str, port: int, **environment: str) -> subprocess.Popen[bytes]:
         """Start one of our processes; its output goes to a log in the folder."""
+        return self.run([sys.executable, "-P", *argv], port, {**self.environment(port), **environment})
+
+    def run(
+        self, argv: Sequence[str], port: int, environment: Mapping[str, str], cwd: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start any program in a session of its own; it is ended with the stage."""
         with (self.folder / f"{port}.log").open("ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-P", *argv],
-                env=self.environment(port),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                argv, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=cwd
             )
         self.children.append(child)
         return child
 
     def start_hub(self) -> tuple[str, int]:
         """A ready hub: its address and pid. Raises RuntimeError with the end of its log."""
+        runner = self.hub("hub")
+        return f"http://127.0.0.1:{runner.port}", runner.pids[0]
+
+    def hub(self, name: str, processes: int = 1, **environment: str) -> Runner:
+        """A ready hub; of several processes each listens on the same port (SO_REUSEPORT)."""
         port = free_port()
-        child = self.start("-m", "hub", "serve", port=port)
-        url = f"http://127.0.0.1:{port}"
-        wait_ready(url + "/readyz", child, self.folder / f"{port}.log")
-        return url, child.pid
+        pids = []
+        for n in range(processes):
+            own = {"HUB_REUSE_PORT": "1" if processes > 1 else "0"}
+            own["HUB_DATA_DIR"] = str(self.folder / f"hub-{port}-{n}")
+            child = self.start("-m", "hub", "serve", port=port, **own, **environment)
+            pids.append(child.pid)
+            self._until_ready(port, "/readyz", child)
+        # with a shared port an answer may come from the other one: each must say that it listens
+        log = self.folder / f"{port}.log"
+        deadline = time.monotonic() + 30
+        while log.read_text(errors="replace").count("hub.listening") < processes:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Not every hub listens:\n{log.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.05)
+        return Runner(name, port, tuple(pids))
+
+    def peer(self, name: str, module: str, options: Mapping[str, Any], path: str | None = "/") -> Runner:
+        """A ready peer that needs no packages but ours: ``hub.bench.peers.<module>``."""
+        port = free_port()
+        text = json.dumps({**options, "port": port})
+        child = self.start("-m", f"hub.bench.peers.{module}", text, port=port)
+        if path is not None:
+            self._until_ready(port, path, child)
+        return Runner(name, port, (child.pid,))
+
+    def foreign(
+        self, name: str, argv: Sequence[str], options: Mapping[str, Any], cwd: Path | None = None
+    ) -> Runner:
+        """A ready peer of another environment: its program, and the options as the last argument."""
+        port = free_port()
+        text = json.dumps({**options, "port": port})
+        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        child = self.run([*argv, text], port, environment, cwd)
+        self._until_ready(port, "/", child)
+        return Runner(name, port, (child.pid,))
+
+    def _until_ready(self, port: int, path: str, child: subprocess.Popen[bytes]) -> None:
+        wait_ready(f"http://127.0.0.1:{port}{path}", child, self.folder / f"{port}.log")
+
+    def end(self, runner: Runner) -> None:
+        """End one runner before the stage ends."""
+        mine = [child for child in self.children if child.pid in runner.pids]
+        self.children = [child for child in self.children if child.pid not in runner.pids]
+        _end(mine)
 
     def stop(self) -> None:
-        for child in self.children:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGTERM)
-        for child in self.children:
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+        _end(self.children)
+        self.children = []
+
+
+def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGTERM)
+    for child in children:
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
 def wait_ready(url: str, child: subprocess.Popen[bytes], log: Path, timeout_s: float = 30.0) -> None:
@@ -151,19 +222,30 @@ def cpu_s(pid: int) -> float:
 
 
 def tree_cpu_s(pid: int) -> float:
-    """The same for a process and its living children, and those it has waited for."""
-    total = cpu_s(pid)
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    total += (int(fields[13]) + int(fields[14])) / _TICKS_PER_S
+    """The same for a process and all that descends from it, the living and those that were waited for."""
+    parents: dict[int, int] = {}
+    used: dict[int, float] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                if parent == pid:
-                    total += cpu_s(int(entry.name))
-            except (OSError, IndexError):
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
                 continue
-    return total
+            parents[int(entry.name)] = int(fields[1])
+            used[int(entry.name)] = sum(int(f) for f in fields[11:15]) / _TICKS_PER_S
+
+    def is_below(process: int) -> bool:
+        while process and process != pid:
+            process = parents.get(process, 0)
+        return process == pid
+
+    return sum(seconds for process, seconds in used.items() if is_below(process))
+
+
+def postgres_cpu_s(s: Stage) -> float:
+    """Of the server and all its backends so far."""
+    assert s.postgres.pid is not None
+    return tree_cpu_s(s.postgres.pid)
 
 
 def rss_kb(pid: int) -> int:
