@@ -51,13 +51,14 @@ class Once(msgspec.Struct, frozen=True):
             return None
         if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable():
             raise invalid(HEADER, f"must have 1 to {_LONGEST_KEY} printable characters")
-        if principal.organization_id is None:
+        if principal.organization_id is None and principal.kind != "service":
             raise invalid(HEADER, "is kept for members and keys of an organization; this credential has none")
         digest = hashlib.sha256()
         for part in (request.path, *what):
             digest.update(part.encode("utf-8", "surrogateescape") + b"\n")
         digest.update(raw)
-        return cls(key, f"{principal.kind}:{principal.key_id or principal.user_id}", digest.digest())
+        who = f"{principal.kind}:{principal.key_id or principal.user_id or ''}"
+        return cls(key, who, digest.digest())
 
     async def earlier(self, conn: Any) -> Kept | None:
         """The answer to repeat; None when this is the first time, which then holds the key until the

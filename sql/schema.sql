@@ -198,12 +198,13 @@ CREATE FUNCTION app.begin_idempotent(principal text, key text, hash bytea) RETUR
   declare
     seen app.idempotency_keys;
   begin
-    if not pg_try_advisory_xact_lock(hashtextextended('idempotency:' || app.org() || ':' || principal || ':' || key, 0)) then
+    if not pg_try_advisory_xact_lock(hashtextextended('idempotency:' || coalesce(app.org()::text, '') || ':' || principal || ':' || key, 0)) then
       return query select 'busy', null::integer, null::text;
       return;
     end if;
     select * into seen from app.idempotency_keys k
-     where k.organization_id = app.org() and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
+     where (k.organization_id = app.org() or (k.organization_id is null and app.org() is null))
+       and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
     return query select case when seen.key is null then 'new' when seen.body_hash <> hash then 'other_body' else 'done' end, seen.status, seen.body;
   end $$;
 
@@ -1821,12 +1822,15 @@ CREATE FUNCTION app.sign_in_delay(account text, network text) RETURNS double pre
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    with counted as (
+    with usual as materialized (
+      select exists (select from auth.users u join auth.sessions s on s.user_id = u.id
+                      where u.email = sign_in_delay.account and s.ip <<= case when pg_input_is_valid(network, 'inet') then network::inet end) as known
+    ), counted as (
       select 10 as allowed, f.failures, f.last_at from auth.sign_in_failures f
        where f.account = sign_in_delay.account and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
       union all
       select 50, sum(f.failures), max(f.last_at) from auth.sign_in_failures f
-       where f.account = sign_in_delay.account and f.last_at > now() - interval '1 hour'
+       where f.account = sign_in_delay.account and f.last_at > now() - interval '1 hour' and not (select known from usual)
       union all
       select 100, f.failures, f.last_at from auth.sign_in_failures f
        where f.account = '*' and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
@@ -2158,7 +2162,7 @@ CREATE TABLE app.hub_meta (
 ALTER TABLE ONLY app.hub_meta FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE app.idempotency_keys (
-    organization_id uuid NOT NULL,
+    organization_id uuid,
     principal text NOT NULL,
     key text NOT NULL,
     body_hash bytea NOT NULL,
@@ -3339,7 +3343,7 @@ ALTER TABLE ONLY app.hub_meta
     ADD CONSTRAINT hub_meta_pkey PRIMARY KEY (singleton);
 
 ALTER TABLE ONLY app.idempotency_keys
-    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (organization_id, principal, key);
+    ADD CONSTRAINT idempotency_keys_key UNIQUE NULLS NOT DISTINCT (organization_id, principal, key);
 
 ALTER TABLE ONLY app.invitation_tokens
     ADD CONSTRAINT invitation_tokens_pkey PRIMARY KEY (organization_id, invitation_id);

@@ -46,15 +46,19 @@ create or replace function app.password_of(user_id uuid) returns text
 
 -- Seconds until this account may try again from this network; 0 when it may now. Ten failures from one network, fifty in
 -- all, or a hundred of any accounts from one network begin a delay that doubles up to 15 minutes; an hour of quiet ends it.
+-- The fifty do not count where the account has signed in before: strangers elsewhere must not lock its owner out.
 create or replace function app.sign_in_delay(account text, network text) returns double precision
   language sql stable security definer set search_path = pg_catalog, pg_temp
   as $$
-    with counted as (
+    with usual as materialized (
+      select exists (select from auth.users u join auth.sessions s on s.user_id = u.id
+                      where u.email = sign_in_delay.account and s.ip <<= case when pg_input_is_valid(network, 'inet') then network::inet end) as known
+    ), counted as (
       select 10 as allowed, f.failures, f.last_at from auth.sign_in_failures f
        where f.account = sign_in_delay.account and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
       union all
       select 50, sum(f.failures), max(f.last_at) from auth.sign_in_failures f
-       where f.account = sign_in_delay.account and f.last_at > now() - interval '1 hour'
+       where f.account = sign_in_delay.account and f.last_at > now() - interval '1 hour' and not (select known from usual)
       union all
       select 100, f.failures, f.last_at from auth.sign_in_failures f
        where f.account = '*' and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
@@ -321,12 +325,13 @@ create or replace function app.begin_idempotent(principal text, key text, hash b
   declare
     seen app.idempotency_keys;
   begin
-    if not pg_try_advisory_xact_lock(hashtextextended('idempotency:' || app.org() || ':' || principal || ':' || key, 0)) then
+    if not pg_try_advisory_xact_lock(hashtextextended('idempotency:' || coalesce(app.org()::text, '') || ':' || principal || ':' || key, 0)) then
       return query select 'busy', null::integer, null::text;
       return;
     end if;
     select * into seen from app.idempotency_keys k
-     where k.organization_id = app.org() and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
+     where (k.organization_id = app.org() or (k.organization_id is null and app.org() is null))
+       and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
     return query select case when seen.key is null then 'new' when seen.body_hash <> hash then 'other_body' else 'done' end, seen.status, seen.body;
   end $$;
 

@@ -83,10 +83,11 @@ create table app.pending_statuses (
 );
 create index pending_statuses_created_at_idx on app.pending_statuses (created_at);
 
+-- organization_id is null for keys of the service_role, which acts in all.
 create table app.idempotency_keys (
-  organization_id uuid not null, principal text not null, key text not null, body_hash bytea not null, status integer, body text,
+  organization_id uuid, principal text not null, key text not null, body_hash bytea not null, status integer, body text,
   created_at timestamptz not null default now(),
-  constraint idempotency_keys_pkey primary key (organization_id, principal, key),
+  constraint idempotency_keys_key unique nulls not distinct (organization_id, principal, key),
   constraint idempotency_keys_organization_id_fkey foreign key (organization_id) references public.organizations (id) on delete cascade
 );
 create index idempotency_keys_created_at_idx on app.idempotency_keys (created_at);

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
+import jwt
 import pytest
 
 from hub.auth.secrets import open_secret
@@ -111,15 +112,35 @@ async def test_O_07_rows_with_secrets(hub: Hub, org: Org, token: str, superuser:
     assert "abcdefgh" not in str(await superuser.fetch("select body from app.idempotency_keys"))
 
 
-async def test_O_07_a_credential_without_an_organization_is_told(hub: Hub, org: Org) -> None:
+async def test_O_07_the_service_role_has_keys_of_its_own(
+    hub: Hub, token: str, org: Org, superuser: asyncpg.Connection
+) -> None:
     from hub.resources import AUTH
 
     service = (await hub.app[AUTH].keyring()).project_keys().service_role
     body = {"organization_id": str(org.id), "first_name": "Ali"}
-    refused = await post(hub, service, "k", body)
-    assert (refused.status, refused.json["error_code"]) == (422, "VALIDATION_ERROR")
-    assert refused.json["details"].startswith("Idempotency-Key: ")
-    assert (await hub.post("/rest/v1/contacts", token=service, json=body)).status == 201
+    first, again = [await post(hub, service, "k", body, **REPRESENT) for _ in range(2)]
+    assert (first.status, again.body) == (201, first.body)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    other = await post(hub, service, "k", body | {"first_name": "Zaid"})
+    assert (other.status, other.json["error_code"]) == (422, "VALIDATION_ERROR")
+    answers = await asyncio.gather(*(post(hub, service, "race", body) for _ in range(6)))
+    assert {a.status for a in answers} <= {201, 409} and 201 in {a.status for a in answers}
+    assert (await post(hub, token, "k", body, **REPRESENT)).json != first.json, "a member's key is another"
+    assert await superuser.fetchval("select count(*) from contacts") == 3
+
+
+async def test_O_07_a_credential_without_an_organization_is_told(
+    hub: Hub, token: str, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    from hub.resources import AUTH
+
+    await superuser.execute("update memberships set is_active = false where user_id = $1", owner.id)
+    found = jwt.decode(token, options={"verify_signature": False})
+    hub.app[AUTH].forget_session(UUID(found["session_id"]))
+    refused = await post(hub, token, "k", {"first_name": "Ali"})
+    assert refused.status in (403, 422), refused
+    assert await superuser.fetchval("select count(*) from app.idempotency_keys") == 0
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
