@@ -133,6 +133,20 @@ CREATE FUNCTION app.amend_messages(items jsonb) RETURNS SETOF integer
     perform app.lock_streams(touched);
   end $$;
 
+CREATE FUNCTION app.announce_media() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if jsonb_typeof(new.metadata -> 'media') = 'array' then
+      new.metadata := jsonb_set(new.metadata, '{media}', coalesce(
+        (select jsonb_agg(case when i.item ? 'ref' or i.item ? 'url'
+                               then i.item || jsonb_build_object('file_id', uuidv7(), 'state', 'pending') else i.item end order by i.n)
+           from jsonb_array_elements(new.metadata -> 'media') with ordinality i (item, n)), '[]'));
+    end if;
+    return new;
+  end $$;
+
 CREATE FUNCTION app.api_key_state(key_id uuid) RETURNS TABLE(organization_id uuid, id uuid, permissions jsonb, expires_at timestamp with time zone, revoked boolean)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -198,14 +212,25 @@ CREATE FUNCTION app.begin_idempotent(principal text, key text, hash bytea) RETUR
   declare
     seen app.idempotency_keys;
   begin
-    if not pg_try_advisory_xact_lock(hashtextextended('idempotency:' || coalesce(app.org()::text, '') || ':' || principal || ':' || key, 0)) then
+    if not pg_try_advisory_xact_lock(hashtextextended('idempotency:' || app.org() || ':' || principal || ':' || key, 0)) then
       return query select 'busy', null::integer, null::text;
       return;
     end if;
     select * into seen from app.idempotency_keys k
-     where (k.organization_id = app.org() or (k.organization_id is null and app.org() is null))
-       and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
+     where k.organization_id = app.org() and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
     return query select case when seen.key is null then 'new' when seen.body_hash <> hash then 'other_body' else 'done' end, seen.status, seen.body;
+  end $$;
+
+CREATE FUNCTION app.bury_media() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    with gone as (
+      delete from public.media_files f where f.organization_id = new.organization_id and f.message_id = new.id returning f.id
+    )
+    delete from app.jobs j using gone where j.organization_id = new.organization_id and j.kind = 'media' and j.key = gone.id::text;
+    return null;
   end $$;
 
 CREATE FUNCTION app.bury_message() RETURNS trigger
@@ -255,6 +280,42 @@ CREATE FUNCTION app.claim_failures(token uuid, worker text, batch integer, lease
     update app.webhook_failures f set state = 'running', lease_token = token, lease_until = clock_timestamp() + lease, claimed_by = worker, attempts = f.attempts + 1
       from ready where f.id = ready.id
     returning f.id, f.organization_id, f.channel, f.channel_account_id, f.headers, f.body, f.attempts
+  $$;
+
+CREATE FUNCTION app.claim_media(token uuid, worker text, batch integer, lease interval) RETURNS TABLE(organization_id uuid, file_id uuid, attempts integer, payload jsonb, channel_account_id uuid, channel_type text, settings jsonb, secrets jsonb, asked_at timestamp with time zone)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with recursive org as (   -- one index probe an organization
+      (select j.organization_id as id from app.jobs j where j.kind = 'media' and j.state = 'available' order by 1 limit 1)
+      union all
+      select n.id from org o cross join lateral (
+        select j.organization_id as id from app.jobs j where j.kind = 'media' and j.state = 'available' and j.organization_id > o.id order by 1 limit 1) n
+    ), due as (
+      select d.organization_id, d.id, d.due_at,
+             row_number() over (partition by d.organization_id order by d.due_at, d.id)
+               + (select count(*) from app.jobs x where x.organization_id = d.organization_id and x.kind = 'media' and x.state = 'running') as place
+        from org o cross join lateral (
+          select j.organization_id, j.id, j.due_at from app.jobs j
+           where j.kind = 'media' and j.state = 'available' and j.organization_id = o.id and j.due_at <= clock_timestamp()
+           order by j.due_at, j.id limit 8) d
+    ), locked as (
+      select j.organization_id, j.id from app.jobs j
+        join (select d.organization_id, d.id from due d where d.place <= 8 order by d.place, d.due_at, d.id limit batch) c using (organization_id, id)
+       where j.state = 'available' order by j.organization_id, j.id for update of j skip locked
+    ), claimed as (
+      update app.jobs j set state = 'running', lease_token = token, lease_until = clock_timestamp() + lease, claimed_by = worker, attempts = j.attempts + 1
+        from locked l where j.organization_id = l.organization_id and j.id = l.id
+      returning j.*
+    )
+    select c.organization_id, f.id, c.attempts, c.payload, a.id, a.type, a.settings,
+           (select jsonb_object_agg(s.name, s.ciphertext) from app.secrets s where s.organization_id = c.organization_id and s.owner_table = 'channel_accounts' and s.owner_id = a.id),
+           f.created_at
+      from claimed c
+      join public.media_files f on f.organization_id = c.organization_id and f.id = c.key::uuid
+      left join public.messages m on m.organization_id = c.organization_id and m.id = f.message_id
+      left join public.channel_accounts a on a.organization_id = c.organization_id and a.id = m.channel_account_id
+     order by c.due_at, c.id
   $$;
 
 CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease interval) RETURNS TABLE(organization_id uuid, message_id uuid, conversation_id uuid, conv_seq bigint, attempts integer, channel_account_id uuid, channel_type text, settings jsonb, secrets jsonb, on_ambiguous text, message jsonb, identities jsonb, reply_to text, last_inbound_at timestamp with time zone, lease_until timestamp with time zone)
@@ -554,6 +615,20 @@ CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses
            (select count(*) from past)
   $$;
 
+CREATE FUNCTION app.delete_unused_media(batch integer) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with unused as (
+      delete from public.media_files f where f.ctid = any (array(
+        select ctid from public.media_files where message_id is null and created_at < now() - interval '24 hours' limit batch for update skip locked)) returning 1
+    ), dead as (
+      delete from app.jobs j where j.ctid = any (array(
+        select ctid from app.jobs where kind = 'media' and state = 'dead' and due_at < now() - interval '30 days' limit batch for update skip locked)) returning 1
+    )
+    select (select count(*) from unused) + (select count(*) from dead)
+  $$;
+
 CREATE FUNCTION app.durability() RETURNS TABLE(setting text, value text)
     LANGUAGE sql STABLE
     AS $$ select s, current_setting(s) from unnest(array['fsync', 'full_page_writes', 'synchronous_commit', 'data_checksums']) s $$;
@@ -613,6 +688,26 @@ CREATE FUNCTION app.end_sessions(session uuid, member uuid, scope text) RETURNS 
       update auth.refresh_tokens r set revoked_at = clock_timestamp() from ended where r.session_id = ended.id and r.revoked_at is null
     )
     select ended.id from ended;
+  end $$;
+
+CREATE FUNCTION app.enqueue_media() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if jsonb_typeof(new.metadata -> 'media') = 'array' then
+      with announced as (
+        select (i.item ->> 'file_id')::uuid as id, i.item from jsonb_array_elements(new.metadata -> 'media') i (item)
+         where i.item ->> 'state' = 'pending'
+      ), noted as (
+        insert into public.media_files (organization_id, id, message_id, file_name, mime_type, provider_ref)
+        select new.organization_id, a.id, new.id, a.item ->> 'filename', a.item ->> 'mime', a.item ->> 'ref' from announced a
+      )
+      insert into app.jobs (organization_id, kind, key, payload)
+      select new.organization_id, 'media', a.id::text, jsonb_strip_nulls(jsonb_build_object(
+               'message_id', new.id, 'ref', a.item -> 'ref', 'url', a.item -> 'url', 'sha256', a.item -> 'sha256')) from announced a;
+    end if;
+    return null;
   end $$;
 
 CREATE FUNCTION app.epoch() RETURNS text
@@ -731,6 +826,15 @@ CREATE FUNCTION app.extend_leases(token uuid, lease interval) RETURNS integer
     select count(*)::integer from kept
   $$;
 
+CREATE FUNCTION app.extend_media(token uuid, lease interval) RETURNS integer
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with kept as (update app.jobs j set lease_until = clock_timestamp() + lease
+                   where j.lease_token = token and j.state = 'running' and j.lease_until > clock_timestamp() returning 1)
+    select count(*)::integer from kept
+  $$;
+
 CREATE FUNCTION app.finish_idempotent(principal text, key text, hash bytea, status integer, body text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -748,6 +852,11 @@ CREATE FUNCTION app.fold(t text) RETURNS text
     select lower(translate(regexp_replace(t, '[\u0640\u064B-\u0652\u0670]', '', 'g'),
                            'أإآٱىة٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹', 'اااايه01234567890123456789'))
   $$;
+
+CREATE FUNCTION app.forget_provider_media(org uuid, file uuid, account uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ delete from app.media_uploads where organization_id = org and file_id = file and channel_account_id = account $$;
 
 CREATE FUNCTION app.guard_grants() RETURNS trigger
     LANGUAGE plpgsql
@@ -1156,6 +1265,14 @@ CREATE FUNCTION app.keep_key() RETURNS trigger
     return new;
   end $$;
 
+CREATE FUNCTION app.keep_provider_media(org uuid, file uuid, account uuid, id text, lasts interval) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into app.media_uploads (organization_id, file_id, channel_account_id, provider_id, expires_at) values (org, file, account, id, clock_timestamp() + lasts)
+    on conflict (organization_id, file_id, channel_account_id) do update set provider_id = excluded.provider_id, expires_at = excluded.expires_at
+  $$;
+
 CREATE FUNCTION app.keep_secrets(owner_table text, items jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1179,6 +1296,21 @@ CREATE FUNCTION app.keep_secrets(owner_table text, items jsonb) RETURNS void
     select i.organization_id, app.ctx() ->> 'kind', app.current_user_id(), 'secrets.written', keep_secrets.owner_table, i.owner_id,
            jsonb_build_object('names', (select coalesce(jsonb_agg(k), '[]') from jsonb_object_keys(i.secrets) k))
       from jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb) where i.secrets <> '{}';
+  end $$;
+
+CREATE FUNCTION app.keep_upload(new_key text, new_sha256 text, new_bytes bigint, new_mime text, new_name text) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    made uuid;
+  begin
+    if app.org() is null or not app.may_any('{can_send_messages}') then
+      raise exception using errcode = '42501', message = 'Uploading needs can_send_messages';
+    end if;
+    insert into public.media_files (organization_id, file_name, mime_type, byte_size, sha256, storage_key, state)
+    values (app.org(), new_name, new_mime, new_bytes, new_sha256, new_key, 'stored') returning id into made;
+    return made;
   end $$;
 
 CREATE FUNCTION app.key_used(org uuid, key_id uuid) RETURNS void
@@ -1248,6 +1380,11 @@ CREATE FUNCTION app.live_standing(kinds text[], sessions uuid[], subjects uuid[]
       from unnest(kinds, sessions, subjects, orgs) with ordinality c (kind, session, subject, org, n)
   $$;
 
+CREATE FUNCTION app.lock_media(org uuid, storage_key text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select pg_advisory_xact_lock(hashtextextended('media:' || org || ':' || storage_key, 0)) $$;
+
 CREATE FUNCTION app.lock_streams(orgs uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1271,6 +1408,23 @@ CREATE FUNCTION app.mark_sending(token uuid, message_ids uuid[], margin interval
 CREATE FUNCTION app.may_any(permissions text[]) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select coalesce(nullif(current_setting('hub.ctx', true), '')::jsonb -> 'permissions' ?| permissions, false) $$;
+
+CREATE FUNCTION app.media_depth() RETURNS TABLE(state text, rows bigint, oldest_s double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select j.state, count(*), extract(epoch from clock_timestamp() - min(j.due_at))::double precision from app.jobs j where j.kind = 'media' group by j.state
+  $$;
+
+CREATE FUNCTION app.media_for_send(org uuid, file uuid, account uuid) RETURNS TABLE(storage_key text, mime_type text, byte_size bigint, sha256 text, file_name text, provider_id text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select f.storage_key, f.mime_type, f.byte_size, f.sha256, f.file_name,
+           (select u.provider_id from app.media_uploads u
+             where u.organization_id = org and u.file_id = file and u.channel_account_id = account and u.expires_at > clock_timestamp())
+      from public.media_files f where f.organization_id = org and f.id = file and f.state = 'stored'
+  $$;
 
 CREATE FUNCTION app.mirror_identities() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1356,6 +1510,18 @@ CREATE FUNCTION app.outbox_depth() RETURNS TABLE(state text, rows bigint, oldest
     AS $$
     select o.state, count(*), extract(epoch from clock_timestamp() - min(o.queued_at))::double precision from app.outbox o group by o.state
   $$;
+
+CREATE FUNCTION app.own_media() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  begin
+    update public.media_files f set message_id = new.id
+      from jsonb_array_elements(case jsonb_typeof(new.metadata -> 'media') when 'array' then new.metadata -> 'media' else '[]' end) i (item)
+     where f.organization_id = new.organization_id and f.message_id is null
+       and f.id = case when i.item ->> 'file_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (i.item ->> 'file_id')::uuid end;
+    return null;
+  end $_$;
 
 CREATE FUNCTION app.password_of(user_id uuid) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1515,6 +1681,46 @@ CREATE FUNCTION app.read_events(org uuid, after bigint, max_rows integer) RETURN
     select e.seq, e.table_name, app.event_frame(e) from app.events e
      where e.organization_id = org and e.seq > after order by e.seq limit max_rows
   $$;
+
+CREATE FUNCTION app.reap_media(max_rows integer) RETURNS TABLE(released integer, failed integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    j app.jobs;
+    f public.media_files;
+  begin
+    released := 0; failed := 0;
+    for j in
+      select * from app.jobs where kind = 'media' and state = 'running' and lease_until < clock_timestamp() order by organization_id, id limit max_rows
+    loop
+      perform from public.messages m
+        where m.organization_id = j.organization_id and m.id = (select x.message_id from public.media_files x where x.organization_id = j.organization_id and x.id = j.key::uuid)
+          for no key update skip locked;
+      if not found then
+        continue;                                        -- somebody works on it, or it is gone: the next round tells
+      end if;
+      perform from app.jobs x where x.organization_id = j.organization_id and x.id = j.id and x.lease_token = j.lease_token and x.lease_until < clock_timestamp() for update;
+      if not found then
+        continue;
+      end if;
+      update app.jobs
+         set state = case when j.lost_leases < 2 then 'available' else 'dead' end, lease_token = null, lease_until = null, claimed_by = null,
+             lost_leases = lost_leases + 1, last_error = 'worker lost while fetching', due_at = clock_timestamp()
+       where organization_id = j.organization_id and id = j.id;
+      if j.lost_leases < 2 then
+        released := released + 1;
+      else
+        update public.media_files set state = 'failed', error = 'Three workers died over this file.'
+         where organization_id = j.organization_id and id = j.key::uuid returning * into f;
+        if found then
+          perform app.show_media(f, 'lost_leases');
+        end if;
+        failed := failed + 1;
+      end if;
+    end loop;
+    return next;
+  end $$;
 
 CREATE FUNCTION app.reap_sends(wait interval, max_rows integer) RETURNS TABLE(released integer, unknown integer, failed integer)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1755,6 +1961,46 @@ CREATE FUNCTION app.settle_failure(token uuid, failure uuid, applied boolean, wh
     end if;
   end $$;
 
+CREATE FUNCTION app.settle_media(token uuid, org uuid, file uuid, result jsonb) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    f public.media_files;
+    j app.jobs;
+  begin
+    -- message, file, job: the order of bury_media
+    perform from public.messages m where m.organization_id = org and m.id = (select x.message_id from public.media_files x where x.organization_id = org and x.id = file)
+        for no key update;
+    select * into j from app.jobs where organization_id = org and kind = 'media' and key = file::text and lease_token = token and state = 'running' for update;
+    if not found then
+      return false;
+    end if;
+    if result ->> 'outcome' in ('retry', 'throttled', 'released') then
+      update app.jobs
+         set state = 'available', lease_token = null, lease_until = null, claimed_by = null, last_error = coalesce(result ->> 'reason', last_error),
+             attempts = case result ->> 'outcome' when 'retry' then attempts else attempts - 1 end,
+             due_at = clock_timestamp() + make_interval(secs => coalesce((result ->> 'retry_in_s')::double precision, 0))
+       where organization_id = org and id = j.id;
+      return true;
+    end if;
+    if (result ->> 'dead')::boolean then
+      update app.jobs set state = 'dead', lease_token = null, lease_until = null, claimed_by = null, last_error = result ->> 'reason', due_at = clock_timestamp()
+       where organization_id = org and id = j.id;
+    else
+      delete from app.jobs where organization_id = org and id = j.id;
+    end if;
+    update public.media_files
+       set state = result ->> 'outcome', error = result ->> 'reason', mime_type = coalesce(result ->> 'mime', mime_type), file_name = coalesce(result ->> 'file_name', file_name),
+           byte_size = (result ->> 'bytes')::bigint, sha256 = result ->> 'sha256', storage_key = result ->> 'storage_key'
+     where organization_id = org and id = file
+    returning * into f;
+    if found then
+      perform app.show_media(f, result ->> 'code');
+    end if;
+    return true;
+  end $$;
+
 CREATE FUNCTION app.settle_sends(token uuid, results jsonb) RETURNS SETOF uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1818,19 +2064,61 @@ CREATE FUNCTION app.settle_sends(token uuid, results jsonb) RETURNS SETOF uuid
     perform app.lock_streams(touched);
   end $$;
 
+CREATE TABLE public.media_files (
+    organization_id uuid DEFAULT app.org() NOT NULL,
+    id uuid DEFAULT uuidv7() NOT NULL,
+    message_id uuid,
+    file_name text,
+    mime_type text,
+    byte_size bigint,
+    sha256 text,
+    storage_key text,
+    provider_ref text,
+    state text DEFAULT 'pending'::text NOT NULL,
+    error text,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version integer DEFAULT 1 NOT NULL,
+    CONSTRAINT media_files_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'stored'::text, 'expired'::text, 'failed'::text])))
+);
+ALTER TABLE ONLY public.media_files ALTER COLUMN organization_id SET (n_distinct=-0.02);
+
+ALTER TABLE ONLY public.media_files FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION app.show_media(f public.media_files, code text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    m public.messages;
+    item jsonb;
+    place integer;
+  begin
+    select * into m from public.messages where organization_id = f.organization_id and id = f.message_id for no key update;
+    if not found or m.deleted_at is not null or jsonb_typeof(m.metadata -> 'media') is distinct from 'array' then
+      return;
+    end if;
+    select i.n - 1, i.item into place, item from jsonb_array_elements(m.metadata -> 'media') with ordinality i (item, n)
+     where i.item ->> 'file_id' = f.id::text;
+    if place is not null then
+      update public.messages
+         set metadata = jsonb_set(metadata, array['media', place::text], jsonb_strip_nulls((item - '{ref,url,code,reason}'::text[]) || jsonb_build_object(
+               'state', f.state, 'mime', f.mime_type, 'bytes', f.byte_size, 'sha256', f.sha256, 'filename', f.file_name, 'code', code, 'reason', f.error)))
+       where organization_id = m.organization_id and id = m.id;
+    end if;
+  end $$;
+
 CREATE FUNCTION app.sign_in_delay(account text, network text) RETURNS double precision
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    with usual as materialized (
-      select exists (select from auth.users u join auth.sessions s on s.user_id = u.id
-                      where u.email = sign_in_delay.account and s.ip <<= case when pg_input_is_valid(network, 'inet') then network::inet end) as known
-    ), counted as (
+    with counted as (
       select 10 as allowed, f.failures, f.last_at from auth.sign_in_failures f
        where f.account = sign_in_delay.account and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
       union all
       select 50, sum(f.failures), max(f.last_at) from auth.sign_in_failures f
-       where f.account = sign_in_delay.account and f.last_at > now() - interval '1 hour' and not (select known from usual)
+       where f.account = sign_in_delay.account and f.last_at > now() - interval '1 hour'
       union all
       select 100, f.failures, f.last_at from auth.sign_in_failures f
        where f.account = '*' and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
@@ -1888,6 +2176,27 @@ CREATE FUNCTION app.switch_organization(session uuid, member uuid, org uuid) RET
     select exists (select from moved)
   $$;
 
+CREATE FUNCTION app.take_media(file uuid) RETURNS SETOF public.media_files
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    f public.media_files;
+  begin
+    if app.org() is null or not app.may_any('{can_send_messages}') then
+      raise exception using errcode = '42501', message = 'Sending files needs can_send_messages';
+    end if;
+    select * into f from public.media_files where organization_id = app.org() and id = file for no key update;
+    if not found then
+      return;
+    end if;
+    if f.message_id is not null and f.state = 'stored' then
+      insert into public.media_files (organization_id, file_name, mime_type, byte_size, sha256, storage_key, state)
+      values (f.organization_id, f.file_name, f.mime_type, f.byte_size, f.sha256, f.storage_key, f.state) returning * into f;
+    end if;
+    return next f;
+  end $$;
+
 CREATE FUNCTION app.task_status() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1920,6 +2229,13 @@ CREATE FUNCTION app.touch_flow() RETURNS trigger
 CREATE FUNCTION app.touch_time() RETURNS trigger
     LANGUAGE plpgsql
     AS $$ begin new.updated_at := clock_timestamp(); return new; end $$;
+
+CREATE FUNCTION app.unknown_media(org uuid, keys text[]) RETURNS SETOF text
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select k from unnest(keys) k where not exists (select from public.media_files f where f.organization_id = org and f.storage_key = k)
+  $$;
 
 CREATE FUNCTION app.unseen_items(batch app.ingest_item[]) RETURNS app.ingest_item[]
     LANGUAGE sql
@@ -2162,7 +2478,7 @@ CREATE TABLE app.hub_meta (
 ALTER TABLE ONLY app.hub_meta FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE app.idempotency_keys (
-    organization_id uuid,
+    organization_id uuid NOT NULL,
     principal text NOT NULL,
     key text NOT NULL,
     body_hash bytea NOT NULL,
@@ -2224,6 +2540,17 @@ CREATE TABLE app.mail_outbox (
 ALTER TABLE ONLY app.mail_outbox ALTER COLUMN organization_id SET (n_distinct=-0.02);
 
 ALTER TABLE ONLY app.mail_outbox FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE app.media_uploads (
+    organization_id uuid NOT NULL,
+    file_id uuid NOT NULL,
+    channel_account_id uuid NOT NULL,
+    provider_id text NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+);
+ALTER TABLE ONLY app.media_uploads ALTER COLUMN organization_id SET (n_distinct=-0.02);
+
+ALTER TABLE ONLY app.media_uploads FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE app.pending_statuses (
     organization_id uuid NOT NULL,
@@ -2973,28 +3300,6 @@ ALTER TABLE ONLY public.invitations ALTER COLUMN organization_id SET (n_distinct
 
 ALTER TABLE ONLY public.invitations FORCE ROW LEVEL SECURITY;
 
-CREATE TABLE public.media_files (
-    organization_id uuid DEFAULT app.org() NOT NULL,
-    id uuid DEFAULT uuidv7() NOT NULL,
-    message_id uuid,
-    file_name text,
-    mime_type text,
-    byte_size bigint,
-    sha256 text,
-    storage_key text,
-    provider_ref text,
-    state text DEFAULT 'pending'::text NOT NULL,
-    error text,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    version integer DEFAULT 1 NOT NULL,
-    CONSTRAINT media_files_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'stored'::text, 'expired'::text, 'failed'::text])))
-);
-ALTER TABLE ONLY public.media_files ALTER COLUMN organization_id SET (n_distinct=-0.02);
-
-ALTER TABLE ONLY public.media_files FORCE ROW LEVEL SECURITY;
-
 CREATE TABLE public.memberships (
     organization_id uuid DEFAULT app.org() NOT NULL,
     user_id uuid NOT NULL,
@@ -3343,7 +3648,7 @@ ALTER TABLE ONLY app.hub_meta
     ADD CONSTRAINT hub_meta_pkey PRIMARY KEY (singleton);
 
 ALTER TABLE ONLY app.idempotency_keys
-    ADD CONSTRAINT idempotency_keys_key UNIQUE NULLS NOT DISTINCT (organization_id, principal, key);
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (organization_id, principal, key);
 
 ALTER TABLE ONLY app.invitation_tokens
     ADD CONSTRAINT invitation_tokens_pkey PRIMARY KEY (organization_id, invitation_id);
@@ -3356,6 +3661,9 @@ ALTER TABLE ONLY app.jobs
 
 ALTER TABLE ONLY app.mail_outbox
     ADD CONSTRAINT mail_outbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY app.media_uploads
+    ADD CONSTRAINT media_uploads_pkey PRIMARY KEY (organization_id, file_id, channel_account_id);
 
 ALTER TABLE ONLY app.outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (organization_id, message_id);
@@ -3584,9 +3892,13 @@ CREATE INDEX idempotency_keys_created_at_idx ON app.idempotency_keys USING btree
 
 CREATE INDEX invitation_tokens_token_hash_idx ON app.invitation_tokens USING btree (token_hash);
 
-CREATE INDEX jobs_claim_idx ON app.jobs USING btree (kind, due_at) WHERE (state = 'available'::text);
+CREATE INDEX jobs_claim_idx ON app.jobs USING btree (kind, organization_id, due_at, id) WHERE (state = 'available'::text);
+
+CREATE INDEX jobs_lease_idx ON app.jobs USING btree (lease_until) WHERE (state = 'running'::text);
 
 CREATE INDEX mail_outbox_claim_idx ON app.mail_outbox USING btree (due_at) WHERE (state = 'available'::text);
+
+CREATE INDEX media_uploads_channel_account_id_idx ON app.media_uploads USING btree (organization_id, channel_account_id);
 
 CREATE INDEX outbox_claim_idx ON app.outbox USING btree (organization_id, COALESCE(channel_account_id, '00000000-0000-0000-0000-000000000000'::uuid), due_at, message_id) WHERE (state = 'available'::text);
 
@@ -3662,6 +3974,10 @@ CREATE UNIQUE INDEX invitations_pending_key ON public.invitations USING btree (o
 
 CREATE INDEX media_files_message_id_idx ON public.media_files USING btree (organization_id, message_id);
 
+CREATE INDEX media_files_storage_key_idx ON public.media_files USING btree (organization_id, storage_key) WHERE (storage_key IS NOT NULL);
+
+CREATE INDEX media_files_unused_idx ON public.media_files USING btree (created_at) WHERE (message_id IS NULL);
+
 CREATE INDEX memberships_user_id_idx ON public.memberships USING btree (user_id);
 
 CREATE INDEX messages_created_at_idx ON public.messages USING btree (organization_id, created_at DESC);
@@ -3714,9 +4030,13 @@ CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.tasks FOR EACH ROW WHEN (
 
 CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.webhooks FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('state', 'paused_reason', 'last_success_at', 'last_failure_at', 'secret_rotated_at');
 
+CREATE TRIGGER announce_media BEFORE INSERT ON public.messages FOR EACH ROW WHEN (((new.metadata ? 'media'::text) AND (new.provider_message_id IS NOT NULL) AND (CURRENT_USER = 'hub_writer'::name))) EXECUTE FUNCTION app.announce_media();
+
 CREATE TRIGGER bury BEFORE UPDATE OF deleted_at ON public.messages FOR EACH ROW WHEN (((new.deleted_at IS NOT NULL) AND (old.deleted_at IS NULL))) EXECUTE FUNCTION app.bury_message();
 
 CREATE TRIGGER bury_deleted BEFORE DELETE ON public.messages FOR EACH ROW WHEN ((CURRENT_USER = ANY (ARRAY['authenticated'::name, 'service_role'::name]))) EXECUTE FUNCTION app.bury_message();
+
+CREATE TRIGGER bury_media AFTER UPDATE OF deleted_at ON public.messages FOR EACH ROW WHEN (((new.deleted_at IS NOT NULL) AND (old.deleted_at IS NULL))) EXECUTE FUNCTION app.bury_media();
 
 CREATE TRIGGER closed_at BEFORE INSERT OR UPDATE ON public.conversations FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.conversation_closed_at();
 
@@ -3761,6 +4081,8 @@ CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.teams 
 CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.templates DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.emit();
 
 CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.webhooks DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.emit();
+
+CREATE TRIGGER enqueue_media AFTER INSERT ON public.messages FOR EACH ROW WHEN (((new.metadata ? 'media'::text) AND (new.provider_message_id IS NOT NULL) AND (CURRENT_USER = 'hub_writer'::name))) EXECUTE FUNCTION app.enqueue_media();
 
 CREATE TRIGGER grants BEFORE INSERT OR UPDATE ON public.api_keys FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.guard_grants();
 
@@ -3984,6 +4306,8 @@ CREATE TRIGGER mirror_changed AFTER UPDATE OF phones, emails ON public.contacts 
 
 CREATE TRIGGER mirror_new AFTER INSERT ON public.contacts FOR EACH ROW WHEN (((CURRENT_USER <> 'hub_writer'::name) AND ((new.phones <> '{}'::text[]) OR (new.emails <> '{}'::text[])))) EXECUTE FUNCTION app.mirror_identities();
 
+CREATE TRIGGER own_media AFTER INSERT ON public.messages FOR EACH ROW WHEN (((new.metadata ? 'media'::text) AND (CURRENT_USER <> 'hub_writer'::name))) EXECUTE FUNCTION app.own_media();
+
 CREATE TRIGGER place BEFORE INSERT ON public.messages FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.place_message();
 
 CREATE TRIGGER queue_again AFTER UPDATE OF status ON public.messages FOR EACH ROW WHEN (((new.status = 'PENDING'::text) AND (new.direction = 'OUTBOUND'::text) AND (old.status = 'FAILED'::text))) EXECUTE FUNCTION app.queue_message();
@@ -4098,6 +4422,12 @@ ALTER TABLE ONLY app.jobs
 
 ALTER TABLE ONLY app.mail_outbox
     ADD CONSTRAINT mail_outbox_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES public.organizations(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY app.media_uploads
+    ADD CONSTRAINT media_uploads_channel_account_id_fkey FOREIGN KEY (organization_id, channel_account_id) REFERENCES public.channel_accounts(organization_id, id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY app.media_uploads
+    ADD CONSTRAINT media_uploads_file_id_fkey FOREIGN KEY (organization_id, file_id) REFERENCES public.media_files(organization_id, id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY app.outbox
     ADD CONSTRAINT outbox_message_id_fkey FOREIGN KEY (organization_id, message_id) REFERENCES public.messages(organization_id, id) ON DELETE CASCADE;
@@ -4454,6 +4784,8 @@ ALTER TABLE app.jobs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE app.mail_outbox ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE app.media_uploads ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE app.outbox ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY owner ON app.account_holds TO hub_owner USING (true) WITH CHECK (true);
@@ -4477,6 +4809,8 @@ CREATE POLICY owner ON app.invitation_tokens TO hub_owner USING (true) WITH CHEC
 CREATE POLICY owner ON app.jobs TO hub_owner USING (true) WITH CHECK (true);
 
 CREATE POLICY owner ON app.mail_outbox TO hub_owner USING (true) WITH CHECK (true);
+
+CREATE POLICY owner ON app.media_uploads TO hub_owner USING (true) WITH CHECK (true);
 
 CREATE POLICY owner ON app.outbox TO hub_owner USING (true) WITH CHECK (true);
 
@@ -4606,8 +4940,6 @@ CREATE POLICY delete_own ON public.drafts FOR DELETE TO authenticated USING (((o
 
 CREATE POLICY delete_own ON public.invitations FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any)));
 
-CREATE POLICY delete_own ON public.media_files FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
-
 CREATE POLICY delete_own ON public.messages FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
 
 CREATE POLICY delete_own ON public.milestones FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_pm}'::text[]) AS may_any)));
@@ -4681,8 +5013,6 @@ CREATE POLICY insert_own ON public.import_rows FOR INSERT TO authenticated WITH 
 CREATE POLICY insert_own ON public.imports FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm}'::text[]) AS may_any)));
 
 CREATE POLICY insert_own ON public.invitations FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any)));
-
-CREATE POLICY insert_own ON public.media_files FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
 
 CREATE POLICY insert_own ON public.messages FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
 
@@ -5035,8 +5365,6 @@ CREATE POLICY update_own ON public.deals FOR UPDATE TO authenticated USING (((or
 CREATE POLICY update_own ON public.drafts FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id))));
 
 CREATE POLICY update_own ON public.invitations FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any)));
-
-CREATE POLICY update_own ON public.media_files FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
 
 CREATE POLICY update_own ON public.memberships FOR UPDATE TO authenticated USING ((organization_id = ( SELECT app.org() AS org))) WITH CHECK ((organization_id = ( SELECT app.org() AS org)));
 

@@ -115,7 +115,8 @@ RULES: Final[dict[str, Rules]] = {
         update=need("can_send_messages", own="user_id"),
         delete=need("can_send_messages", own="user_id"),
     ),
-    "media_files": same(_READ, _SEND),
+    # Uploads and the providers' files come in by functions; what the hub keeps of them nobody rewrites.
+    "media_files": Rules(read=_READ, insert=NOBODY, update=NOBODY, delete=NOBODY),
     "suppressions": same(
         need("can_access_crm", "can_send_messages"), need("can_access_crm", "can_send_messages")
     ),

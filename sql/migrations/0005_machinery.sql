@@ -83,11 +83,10 @@ create table app.pending_statuses (
 );
 create index pending_statuses_created_at_idx on app.pending_statuses (created_at);
 
--- organization_id is null for keys of the service_role, which acts in all.
 create table app.idempotency_keys (
-  organization_id uuid, principal text not null, key text not null, body_hash bytea not null, status integer, body text,
+  organization_id uuid not null, principal text not null, key text not null, body_hash bytea not null, status integer, body text,
   created_at timestamptz not null default now(),
-  constraint idempotency_keys_key unique nulls not distinct (organization_id, principal, key),
+  constraint idempotency_keys_pkey primary key (organization_id, principal, key),
   constraint idempotency_keys_organization_id_fkey foreign key (organization_id) references public.organizations (id) on delete cascade
 );
 create index idempotency_keys_created_at_idx on app.idempotency_keys (created_at);
@@ -160,7 +159,9 @@ create table app.jobs (
   constraint jobs_organization_id_fkey foreign key (organization_id) references public.organizations (id) on delete cascade,
   constraint jobs_state_check check (state in ('available', 'running', 'dead'))
 ) with (fillfactor = 70);
-create index jobs_claim_idx on app.jobs (kind, due_at) where state = 'available';
+-- By organization, because a claim goes round them: one with a thousand jobs stops nobody else.
+create index jobs_claim_idx on app.jobs (kind, organization_id, due_at, id) where state = 'available';
+create index jobs_lease_idx on app.jobs (lease_until) where state = 'running';
 
 create table app.campaign_leases (
   organization_id uuid not null, campaign_id uuid not null, first_position integer not null, last_position integer not null,

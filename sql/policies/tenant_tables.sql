@@ -330,12 +330,6 @@ grant select, insert, update, delete on public.media_files to service_role;
 create policy owner on public.media_files to hub_owner using (true) with check (true);
 create policy service on public.media_files to service_role using (true) with check (true);
 create policy read on public.media_files for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')));
-grant insert on public.media_files to authenticated;
-create policy insert_own on public.media_files for insert to authenticated with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')));
-grant update on public.media_files to authenticated;
-create policy update_own on public.media_files for update to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}'))) with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')));
-grant delete on public.media_files to authenticated;
-create policy delete_own on public.media_files for delete to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')));
 
 alter table public.memberships enable row level security, force row level security;
 revoke all on public.memberships from public, anon, authenticated, service_role, hub_runtime, hub_writer;

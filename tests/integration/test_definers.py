@@ -49,6 +49,18 @@ MACHINERY = {
     "report_account": "an account that could not sign in to its provider",
     "outbox_depth": "numbers only",
     "delete_expired": "what the keeping times let go",
+    # files
+    "claim_media": "due files of all organizations",
+    "extend_media": "fenced by the claim's token",
+    "settle_media": "fenced by the claim's token",
+    "show_media": "a file's state in its own message",
+    "reap_media": "what dead workers left",
+    "media_depth": "numbers only",
+    "media_for_send": "a file of the organization whose message is sent",
+    "keep_provider_media": "a file of the organization whose message is sent",
+    "forget_provider_media": "a file of the organization whose message is sent",
+    "delete_unused_media": "what the keeping times let go",
+    "unknown_media": "of an organization's keys on disk, those without a row",
     # live
     "heads": "numbers only",
     "read_events": "one organization's log",
@@ -84,6 +96,8 @@ MACHINERY = {
 WITHIN_A_ROLE = {
     "record_message": "insert-message",
     "conversation_for_send": "send functions",
+    "keep_upload": "upload-media",
+    "take_media": "a message with an upload",
     "keep_api_key_hash": "generate-api-key",
     "keep_secrets": "sealed settings of rows just written",
     "begin_idempotent": "a caller's own keys",
