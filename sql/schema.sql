@@ -11,8 +11,9 @@ CREATE TYPE app.change AS (
 	entity_id uuid,
 	contact_id uuid,
 	conversation_id uuid,
-	before jsonb,
-	after jsonb,
+	names text[],
+	image json,
+	changed json,
 	conv_seq bigint
 );
 
@@ -165,6 +166,21 @@ CREATE FUNCTION app.api_keys_by_prefix(prefix text) RETURNS TABLE(organization_i
      where h.key_prefix = prefix
   $$;
 
+CREATE FUNCTION app.apply_parked(org uuid, account uuid, provider_ids text[]) RETURNS uuid[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    parked jsonb;
+  begin
+    perform pg_advisory_xact_lock(k) from (select distinct app.status_key(account, i) as k from unnest(provider_ids) i order by k) keys;
+    with taken as (
+      delete from app.pending_statuses s where s.organization_id = org and s.channel_account_id = account and s.provider_message_id = any (provider_ids) returning s.*
+    )
+    select jsonb_agg(to_jsonb(t)) into parked from taken t;
+    return case when parked is null then '{}' else app.apply_statuses(parked) end;
+  end $$;
+
 CREATE FUNCTION app.apply_statuses(items jsonb) RETURNS uuid[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -179,12 +195,12 @@ CREATE FUNCTION app.apply_statuses(items jsonb) RETURNS uuid[]
       select distinct app.status_key(x.channel_account_id, x.provider_message_id) as k
         from jsonb_to_recordset(items) x (channel_account_id uuid, provider_message_id text) order by k) keys;
     for i in
-      select x.*, coalesce(
-               (select p.id from public.messages p where p.organization_id = x.organization_id
-                   and p.channel_account_id = x.channel_account_id and p.provider_message_id = x.provider_message_id),
+      select x.*, coalesce( -- the correlator is ours; an echo may have come under the same id
                (select p.id from public.messages p where p.organization_id = x.organization_id
                    and p.id = case when x.correlator ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then x.correlator::uuid end
-                   and p.channel_account_id = x.channel_account_id and p.direction = 'OUTBOUND' and p.provider_message_id is null)) as message_id
+                   and p.channel_account_id = x.channel_account_id and p.direction = 'OUTBOUND' and p.provider_message_id is null),
+               (select p.id from public.messages p where p.organization_id = x.organization_id
+                   and p.channel_account_id = x.channel_account_id and p.provider_message_id = x.provider_message_id)) as message_id
         from jsonb_to_recordset(items) x (organization_id uuid, channel_account_id uuid, provider_message_id text, correlator text,
                                           status text, occurred_at timestamptz, failure_code text, failure_reason text)
        order by x.organization_id, 9 nulls last, array_position(array['SENT', 'DELIVERED', 'READ', 'FAILED'], x.status)
@@ -212,12 +228,13 @@ CREATE FUNCTION app.begin_idempotent(principal text, key text, hash bytea) RETUR
   declare
     seen app.idempotency_keys;
   begin
-    if not pg_try_advisory_xact_lock(hashtextextended('idempotency:' || app.org() || ':' || principal || ':' || key, 0)) then
+    if not pg_try_advisory_xact_lock(hashtextextended('idempotency:' || coalesce(app.org()::text, '') || ':' || principal || ':' || key, 0)) then
       return query select 'busy', null::integer, null::text;
       return;
     end if;
     select * into seen from app.idempotency_keys k
-     where k.organization_id = app.org() and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
+     where (k.organization_id = app.org() or (k.organization_id is null and app.org() is null))
+       and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
     return query select case when seen.key is null then 'new' when seen.body_hash <> hash then 'other_body' else 'done' end, seen.status, seen.body;
   end $$;
 
@@ -318,33 +335,45 @@ CREATE FUNCTION app.claim_media(token uuid, worker text, batch integer, lease in
      order by c.due_at, c.id
   $$;
 
-CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease interval) RETURNS TABLE(organization_id uuid, message_id uuid, conversation_id uuid, conv_seq bigint, attempts integer, channel_account_id uuid, channel_type text, settings jsonb, secrets jsonb, on_ambiguous text, message jsonb, identities jsonb, reply_to text, last_inbound_at timestamp with time zone, lease_until timestamp with time zone)
+CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease interval, after_org uuid DEFAULT NULL::uuid, after_account uuid DEFAULT NULL::uuid) RETURNS TABLE(organization_id uuid, message_id uuid, conversation_id uuid, conv_seq bigint, attempts integer, channel_account_id uuid, channel_type text, settings jsonb, secrets jsonb, on_ambiguous text, message jsonb, identities jsonb, reply_to text, last_inbound_at timestamp with time zone, lease_until timestamp with time zone)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+    update app.outbox o set is_later = false from (
+      select x.organization_id, x.message_id from app.outbox x
+       where x.state = 'available' and x.is_later and x.due_at <= clock_timestamp() order by x.due_at limit 500 for update skip locked) due
+     where o.organization_id = due.organization_id and o.message_id = due.message_id;
+
     with recursive account as (   -- one index probe an account
-      (select o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000') as id from app.outbox o
-        where o.state = 'available' order by 1, 2 limit 1)
+      (select o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000') as id, 1 as n from app.outbox o
+        where o.state = 'available' and not o.is_later
+          and (o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000'))
+              > (coalesce(after_org, '00000000-0000-0000-0000-000000000000'), coalesce(after_account, '00000000-0000-0000-0000-000000000000'))
+        order by 1, 2 limit 1)
       union all
-      select n.* from account a cross join lateral (
+      select n.*, a.n + 1 from account a cross join lateral (
         select o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000') from app.outbox o
-         where o.state = 'available'
+         where o.state = 'available' and not o.is_later
            and (o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000')) > (a.organization_id, a.id)
          order by 1, 2 limit 1) n
+       where a.n < 128
+    ), busy as materialized (
+      select x.organization_id, count(*) as n from app.outbox x where x.state = 'running' group by 1
     ), due as (
       select r.organization_id, r.message_id, r.is_bulk, r.due_at,
-             row_number() over (partition by r.organization_id order by r.due_at, r.message_id)
-               + (select count(*) from app.outbox x where x.organization_id = r.organization_id and x.state = 'running') as place
+             row_number() over (partition by r.organization_id order by r.due_at, r.message_id) + coalesce(b.n, 0) as place
         from account a
+        left join busy b on b.organization_id = a.organization_id
         cross join lateral (
           select o.* from (select x.* from app.outbox x
-                            where x.state = 'available' and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
+                            where x.state = 'available' and not x.is_later and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
                               and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = a.id
                             order by x.due_at, x.message_id limit 400) o
            where not app.waits_for_earlier(o)
              and exists (select from public.messages m where m.organization_id = o.organization_id and m.id = o.message_id and m.status = 'PENDING')
            order by o.due_at, o.message_id limit 8) r
-       where not exists (select from app.account_holds h where h.organization_id = a.organization_id and h.channel_account_id = a.id and h.until > clock_timestamp())
+       where coalesce(b.n, 0) < 8
+         and not exists (select from app.account_holds h where h.organization_id = a.organization_id and h.channel_account_id = a.id and h.until > clock_timestamp())
          and not exists (select from public.channel_accounts c where c.organization_id = a.organization_id and c.id = a.id
                             and (not c.is_active or c.disconnected_at is not null))
     ), chosen as (
@@ -369,10 +398,12 @@ CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease in
              where i.organization_id = c.organization_id and i.contact_id = m.contact_id),
            (select r.provider_message_id from public.messages r where r.organization_id = c.organization_id and r.id = m.reply_to_id),
            v.last_inbound_at, c.lease_until
-      from claimed c
-      join public.messages m on m.organization_id = c.organization_id and m.id = c.message_id
-      join public.conversations v on v.organization_id = c.organization_id and v.id = c.conversation_id
-      left join public.channel_accounts a on a.organization_id = c.organization_id and a.id = c.channel_account_id
+      from (select k.organization_id, k.message_id, k.conversation_id, k.conv_seq, k.attempts, k.channel_account_id, k.lease_until, k.due_at from claimed k
+             union all
+            select s.organization_id, null, null, null, null, s.id, null, null from account s where s.n = 128) c
+      left join public.messages m on m.organization_id = c.organization_id and m.id = c.message_id
+      left join public.conversations v on v.organization_id = c.organization_id and v.id = c.conversation_id
+      left join public.channel_accounts a on a.organization_id = c.organization_id and a.id = c.channel_account_id and c.message_id is not null
      order by c.due_at, c.message_id
   $$;
 
@@ -547,7 +578,9 @@ CREATE FUNCTION app.conversations_of_items(batch app.ingest_item[], contact uuid
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select array_agg(app.conversation_of(b.organization_id, b.channel_account_id, contact[b.ordinality]) order by b.ordinality)
+    select array_agg((select c.id from public.conversations c
+                       where c.organization_id = b.organization_id and c.contact_id = contact[b.ordinality] and c.channel_account_id = b.channel_account_id
+                       order by c.status = 'OPEN' desc, coalesce(c.last_message_at, '-infinity') desc limit 1) order by b.ordinality)
       from unnest(batch) with ordinality b
   $$;
 
@@ -559,6 +592,10 @@ CREATE FUNCTION app.count_failures() RETURNS TABLE(kept bigint, unowned bigint, 
       from app.webhook_failures f
   $$;
 
+CREATE FUNCTION app.counted_id(first uuid, n bigint) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select (left(first::text, 32) || lpad(to_hex(n & 65535), 4, '0'))::uuid $$;
+
 CREATE FUNCTION app.ctx() RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select nullif(current_setting('hub.ctx', true), '')::jsonb $$;
@@ -567,7 +604,7 @@ CREATE FUNCTION app.current_user_id() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select (nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'user')::uuid $$;
 
-CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses bigint, idempotency_keys bigint, webhook_failures bigint, account_holds bigint, sign_in_failures bigint, sessions bigint, refresh_tokens bigint, mail bigint, events bigint)
+CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses bigint, idempotency_keys bigint, webhook_failures bigint, account_holds bigint, sign_in_failures bigint, sessions bigint, refresh_tokens bigint, mail bigint, audit bigint, events bigint)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -598,6 +635,12 @@ CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses
     ), mails as (
       delete from app.mail_outbox m where m.id = any (array(
         select id from app.mail_outbox where state <> 'running' and created_at < now() - interval '30 days' limit batch for update skip locked)) returning 1
+    ), audits as (   -- an index probe an organization; whoever else deletes here is refused
+      delete from public.audit_log g using (
+        select x.organization_id, x.id from public.organizations o
+         cross join lateral (select a.organization_id, a.id from public.audit_log a where a.organization_id = o.id and a.at < now() - interval '400 days' limit batch) x
+         limit batch) gone
+       where g.organization_id = gone.organization_id and g.id = gone.id returning 1
     ), logs as (   -- whose oldest event is past its time: one look at the key each
       select o.id, (select max(e.seq) from app.events e where e.organization_id = o.id) as head
         from public.organizations o
@@ -612,7 +655,7 @@ CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses
     )
     select (select count(*) from statuses), (select count(*) from keys), (select count(*) from failures), (select count(*) from holds),
            (select count(*) from attempts), (select count(*) from ended), (select count(*) from tokens), (select count(*) from mails),
-           (select count(*) from past)
+           (select count(*) from audits), (select count(*) from past)
   $$;
 
 CREATE FUNCTION app.delete_unused_media(batch integer) RETURNS bigint
@@ -649,7 +692,7 @@ CREATE FUNCTION app.emit() RETURNS trigger
     if tail <> '' and split_part(tail, ':', 1) = org::text then
       s := split_part(tail, ':', 2)::bigint + 1;       -- this transaction already holds the stream
     else
-      if tg_op = 'DELETE' and not exists (select from public.organizations o where o.id = org) then
+      if tg_op <> 'INSERT' and not exists (select from public.organizations o where o.id = org) then
         return null;                                   -- the organization itself is gone, and its log with it
       end if;
       perform pg_advisory_xact_lock(app.stream_key(org));
@@ -665,7 +708,7 @@ CREATE FUNCTION app.emit() RETURNS trigger
             case tg_table_name when 'contacts' then after ->> 'id' else after ->> 'contact_id' end::uuid,
             case tg_table_name when 'conversations' then after ->> 'id' else after ->> 'conversation_id' end::uuid,
             coalesce(ctx ->> 'kind', 'system'), (ctx ->> 'user')::uuid, (ctx ->> 'cause')::uuid, coalesce((ctx ->> 'depth')::integer, 0),
-            app.event_payload(case when tg_op = 'UPDATE' then before end, after))
+            app.event_payload(after::text::json, case when tg_op = 'UPDATE' then app.changed_columns(before, after)::text::json end))
     returning * into e;
     if current_setting('hub.listen', true) = '1' then  -- the writer publishes after its commit; this tells it what, for free
       raise notice using errcode = 'HUBEV', message = app.event_frame(e), detail = org || ' ' || s || ' ' || tg_table_name;
@@ -733,7 +776,7 @@ CREATE TABLE app.events (
     actor_id uuid,
     cause_id uuid,
     depth integer DEFAULT 0 NOT NULL,
-    payload jsonb NOT NULL,
+    payload json NOT NULL,
     at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT events_op_check CHECK ((op = ANY (ARRAY['INSERT'::text, 'UPDATE'::text, 'DELETE'::text])))
 );
@@ -805,14 +848,13 @@ CREATE FUNCTION app.event_noun(table_name text) RETURNS text
     end
   $$;
 
-CREATE FUNCTION app.event_payload(before jsonb, after jsonb) RETURNS jsonb
+CREATE FUNCTION app.event_payload(image json, changed json) RETURNS json
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     select case
-      when pg_column_size(after) < 4096 or octet_length(after::text) < 8192 - 512 then
-        jsonb_build_object('row', after, 'changed', case when before is not null then app.changed_columns(before, after) end, 'truncated', false)
-      else jsonb_build_object('row', jsonb_strip_nulls(jsonb_build_object('id', after -> 'id', 'user_id', after -> 'user_id',
-               'conversation_id', after -> 'conversation_id', 'contact_id', after -> 'contact_id', 'conv_seq', after -> 'conv_seq', 'version', after -> 'version')),
+      when octet_length(image::text) < 8192 - 512 then json_build_object('row', image, 'changed', changed, 'truncated', false)
+      else json_build_object('row', json_strip_nulls(json_build_object('id', image -> 'id', 'user_id', image -> 'user_id',
+               'conversation_id', image -> 'conversation_id', 'contact_id', image -> 'contact_id', 'conv_seq', image -> 'conv_seq', 'version', image -> 'version')),
              'changed', null, 'truncated', true)
     end
   $$;
@@ -853,10 +895,79 @@ CREATE FUNCTION app.fold(t text) RETURNS text
                            'أإآٱىة٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹', 'اااايه01234567890123456789'))
   $$;
 
+CREATE FUNCTION app.forget_events() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    perform pg_advisory_xact_lock(app.stream_key(old.id));
+    delete from app.events e where e.organization_id = old.id;
+    return null;
+  end $$;
+
 CREATE FUNCTION app.forget_provider_media(org uuid, file uuid, account uuid) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ delete from app.media_uploads where organization_id = org and file_id = file and channel_account_id = account $$;
+
+CREATE FUNCTION app.org() RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ select (nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'org')::uuid $$;
+
+CREATE TABLE public.conversations (
+    organization_id uuid DEFAULT app.org() NOT NULL,
+    id uuid DEFAULT uuidv7() NOT NULL,
+    contact_id uuid NOT NULL,
+    channel_account_id uuid,
+    assignee_id uuid,
+    team_id uuid,
+    status text DEFAULT 'OPEN'::text NOT NULL,
+    tags text[] DEFAULT '{}'::text[] NOT NULL,
+    subject text,
+    last_message_at timestamp with time zone,
+    last_message_preview text,
+    last_message_direction text,
+    msg_seq bigint DEFAULT 0 NOT NULL,
+    inbound_count bigint DEFAULT 0 NOT NULL,
+    first_inbound_at timestamp with time zone,
+    last_inbound_at timestamp with time zone,
+    waiting_since timestamp with time zone,
+    first_response_at timestamp with time zone,
+    snoozed_until timestamp with time zone,
+    pending boolean DEFAULT false NOT NULL,
+    priority text,
+    closed_at timestamp with time zone,
+    sla_policy_id uuid,
+    custom_fields jsonb DEFAULT '{}'::jsonb NOT NULL,
+    cause jsonb,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version integer DEFAULT 1 NOT NULL,
+    CONSTRAINT conversations_custom_fields_check CHECK ((jsonb_typeof(custom_fields) = 'object'::text)),
+    CONSTRAINT conversations_direction_check CHECK ((last_message_direction = ANY (ARRAY['INBOUND'::text, 'OUTBOUND'::text]))),
+    CONSTRAINT conversations_priority_check CHECK ((priority = ANY (ARRAY['LOW'::text, 'MEDIUM'::text, 'HIGH'::text, 'URGENT'::text]))),
+    CONSTRAINT conversations_status_check CHECK ((status = ANY (ARRAY['OPEN'::text, 'CLOSED'::text])))
+)
+WITH (fillfactor='80');
+ALTER TABLE ONLY public.conversations ALTER COLUMN organization_id SET (n_distinct=-0.02);
+
+ALTER TABLE ONLY public.conversations FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION app.grown_from(was public.conversations, now public.conversations) RETURNS json
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select ('{' || concat_ws(',',
+      '"msg_seq":' || was.msg_seq,
+      case when was.inbound_count <> now.inbound_count then '"inbound_count":' || was.inbound_count end,
+      case when was.status <> now.status then '"status":"' || was.status || '"' end,
+      case when was.closed_at is distinct from now.closed_at then '"closed_at":' || coalesce(to_json(was.closed_at)::text, 'null') end,
+      case when was.last_message_at is distinct from now.last_message_at then '"last_message_at":' || coalesce(to_json(was.last_message_at)::text, 'null') end,
+      case when was.last_message_preview is distinct from now.last_message_preview then '"last_message_preview":' || coalesce(to_json(was.last_message_preview)::text, 'null') end,
+      case when was.last_message_direction is distinct from now.last_message_direction then '"last_message_direction":' || coalesce(to_json(was.last_message_direction)::text, 'null') end,
+      case when was.first_inbound_at is distinct from now.first_inbound_at then '"first_inbound_at":' || coalesce(to_json(was.first_inbound_at)::text, 'null') end,
+      case when was.last_inbound_at is distinct from now.last_inbound_at then '"last_inbound_at":' || coalesce(to_json(was.last_inbound_at)::text, 'null') end,
+      case when was.waiting_since is distinct from now.waiting_since then '"waiting_since":' || coalesce(to_json(was.waiting_since)::text, 'null') end) || '}')::json
+  $$;
 
 CREATE FUNCTION app.guard_grants() RETURNS trigger
     LANGUAGE plpgsql
@@ -989,6 +1100,49 @@ CREATE FUNCTION app.home_of(member uuid) RETURNS uuid
       (select m.organization_id from public.memberships m where m.user_id = member and m.is_active order by m.created_at, m.organization_id limit 1))
   $$;
 
+CREATE TABLE public.contacts (
+    organization_id uuid DEFAULT app.org() NOT NULL,
+    id uuid DEFAULT uuidv7() NOT NULL,
+    first_name text,
+    last_name text,
+    phones text[] DEFAULT '{}'::text[] NOT NULL,
+    emails text[] DEFAULT '{}'::text[] NOT NULL,
+    tags text[] DEFAULT '{}'::text[] NOT NULL,
+    custom_fields jsonb DEFAULT '{}'::jsonb NOT NULL,
+    opt_in_status boolean,
+    company_id uuid,
+    assignee_id uuid,
+    avatar_url text,
+    job_title text,
+    lead_status text,
+    lifecycle_stage text,
+    street_address text,
+    city text,
+    state text,
+    postal_code text,
+    country text,
+    language text,
+    timezone text,
+    linkedin_url text,
+    facebook_url text,
+    twitter_handle text,
+    source text,
+    merged_into_id uuid,
+    search text GENERATED ALWAYS AS (app.contact_search(first_name, last_name, phones, emails, tags)) STORED,
+    cause jsonb,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version integer DEFAULT 1 NOT NULL,
+    CONSTRAINT contacts_custom_fields_check CHECK ((jsonb_typeof(custom_fields) = 'object'::text))
+);
+ALTER TABLE ONLY public.contacts ALTER COLUMN organization_id SET (n_distinct=-0.02);
+
+ALTER TABLE ONLY public.contacts FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION app.image_of(c public.contacts) RETURNS json
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ select (to_jsonb(c) - 'search')::text::json $$;
+
 CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid, seq bigint, table_name text, frame text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1007,6 +1161,7 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
     new_conversations public.conversations[] := '{}';
     stored public.messages[];
     t timestamptz := clock_timestamp();
+    first uuid := uuidv7();
     late record;
   begin
     if jsonb_array_length(items) = 1 then
@@ -1093,16 +1248,18 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
 
     -- the messages, numbered on from where each conversation stands
     with made as (
-      insert into public.messages as m (organization_id, conversation_id, contact_id, channel_account_id, direction, content, status, message_type,
+      insert into public.messages as m (organization_id, id, conversation_id, contact_id, channel_account_id, direction, content, status, message_type,
                                         metadata, provider_message_id, conv_seq, occurred_at, source, reply_to_id, sent_at, created_at)
-      select p.organization_id, p.conversation_id, p.contact_id, p.channel_account_id, p.direction, p.content,
+      select p.organization_id, app.counted_id(first, p.place), p.conversation_id, p.contact_id, p.channel_account_id, p.direction, p.content,
              case p.direction when 'INBOUND' then 'RECEIVED' else 'SENT' end, p.message_type, coalesce(p.metadata, '{}'), p.dedupe_key,
              c.msg_seq + p.rn, greatest(t - interval '24 hours', least(t + interval '5 seconds', p.occurred_at)), coalesce(p.source, 'customer'),
-             case when p.reply_to is not null then (select r.id from public.messages r where r.organization_id = p.organization_id
-                and r.channel_account_id = p.channel_account_id and r.provider_message_id = p.reply_to) end,
+             case when p.reply_to is not null then coalesce(
+               (select r.id from public.messages r where r.organization_id = p.organization_id and r.channel_account_id = p.channel_account_id and r.provider_message_id = p.reply_to),
+               (select app.counted_id(first, o.ordinality) from unnest(batch) with ordinality o -- it arrives in this batch as well
+                 where o.organization_id = p.organization_id and o.channel_account_id = p.channel_account_id and o.dedupe_key = p.reply_to)) end,
              case when p.direction = 'OUTBOUND' then t end,
              greatest(t, c.last_message_at) + p.rn * interval '1 microsecond'
-        from (select b.*, conv[b.ordinality] as conversation_id, contact[b.ordinality] as contact_id, row_number() over (partition by b.organization_id, conv[b.ordinality] order by b.ordinality) as rn
+        from (select b.*, b.ordinality as place, conv[b.ordinality] as conversation_id, contact[b.ordinality] as contact_id, row_number() over (partition by b.organization_id, conv[b.ordinality] order by b.ordinality) as rn
                 from unnest(batch) with ordinality b) p
         join public.conversations c on c.organization_id = p.organization_id and c.id = p.conversation_id
        order by p.organization_id, p.conversation_id, p.rn
@@ -1128,18 +1285,19 @@ CREATE FUNCTION app.ingest_many(items jsonb) RETURNS TABLE(organization_id uuid,
        where c.organization_id = s.organization_id and c.id = s.conversation_id
       returning old as was, new as now
     ), change as (
-      select 1 as step, c.organization_id, 'contacts' as table_name, c.id as entity_id, c.id as contact_id, null::uuid as conversation_id, null::jsonb as before, to_jsonb(c) - 'search' as after, 0::bigint as conv_seq from unnest(new_contacts) c
+      select 1 as step, c.organization_id, 'contacts' as table_name, 'INSERT' as op, c.id as entity_id, c.id as contact_id, null::uuid as conversation_id,
+             array['contact.created'] as names, app.image_of(c) as image, null::json as changed, 0::bigint as conv_seq from unnest(new_contacts) c
       union all
-      select 2, c.organization_id, 'conversations', c.id, c.contact_id, c.id, null, to_jsonb(c), 0 from unnest(new_conversations) c
+      select 2, c.organization_id, 'conversations', 'INSERT', c.id, c.contact_id, c.id, array['conversation.created'], row_to_json(c), null, 0 from unnest(new_conversations) c
       union all
-      select 3, (g.now).organization_id, 'conversations', (g.now).id, (g.now).contact_id, (g.now).id, to_jsonb(g.was), to_jsonb(g.now), 0 from grown g
+      select 3, (g.now).organization_id, 'conversations', 'UPDATE', (g.now).id, (g.now).contact_id, (g.now).id,
+             case when (g.was).status <> (g.now).status then array['conversation.status.changed'] else '{}' end, row_to_json(g.now), app.grown_from(g.was, g.now), 0 from grown g
       union all
-      select 4, m.organization_id, 'messages', m.id, m.contact_id, m.conversation_id, null, to_jsonb(m), m.conv_seq from unnest(stored) m
-    ), described as (
-      select c.*, case when c.before is null then 'INSERT' else 'UPDATE' end as op from change c
+      select 4, m.organization_id, 'messages', 'INSERT', m.id, m.contact_id, m.conversation_id,
+             case m.direction when 'INBOUND' then array['message.received'] else '{}' end, row_to_json(m), null, m.conv_seq from unnest(stored) m
     )
-    select w.* from app.write_events((select array_agg(row(d.step, d.organization_id, d.table_name, d.op, d.entity_id, d.contact_id, d.conversation_id, d.before, d.after, d.conv_seq)::app.change
-                                                 order by d.organization_id, d.step, d.conversation_id, d.conv_seq) from described d)) w;
+    select w.* from app.write_events((select array_agg(d::app.change
+                                                 order by d.organization_id, d.step, d.conversation_id, d.conv_seq) from change d)) w;
   end $$;
 
 CREATE FUNCTION app.ingest_one(item jsonb) RETURNS TABLE(organization_id uuid, seq bigint, table_name text, frame text)
@@ -1171,7 +1329,7 @@ CREATE FUNCTION app.ingest_one(item jsonb) RETURNS TABLE(organization_id uuid, s
         insert into public.contacts (organization_id, id, first_name, last_name, phones, emails, source)
         select i.organization_id, contact, n.first_name, n.last_name, n.phones, n.emails, 'inbound' from app.named_by(i.schemes[1], i.ids[1], i.name) n
         returning * into stranger;
-        changes := changes || row(1, i.organization_id, 'contacts', 'INSERT', contact, contact, null, null, to_jsonb(stranger) - 'search', 0)::app.change;
+        changes := changes || row(1, i.organization_id, 'contacts', 'INSERT', contact, contact, null, array['contact.created'], app.image_of(stranger), null, 0)::app.change;
       else
         contact := (app.contacts_of_items(array[i]))[1];
       end if;
@@ -1184,7 +1342,7 @@ CREATE FUNCTION app.ingest_one(item jsonb) RETURNS TABLE(organization_id uuid, s
       on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing returning * into made;
       conv := coalesce(made.id, app.conversation_of(i.organization_id, i.channel_account_id, contact));
       if made.id is not null then
-        changes := changes || row(2, i.organization_id, 'conversations', 'INSERT', conv, contact, conv, null, to_jsonb(made), 0)::app.change;
+        changes := changes || row(2, i.organization_id, 'conversations', 'INSERT', conv, contact, conv, array['conversation.created'], row_to_json(made), null, 0)::app.change;
       end if;
     end if;
     select * into was from public.conversations c where c.organization_id = i.organization_id and c.id = conv for no key update;
@@ -1212,8 +1370,9 @@ CREATE FUNCTION app.ingest_one(item jsonb) RETURNS TABLE(organization_id uuid, s
            status = 'OPEN', closed_at = null, updated_at = t, version = c.version + 1
      where c.organization_id = i.organization_id and c.id = conv
     returning * into now;
-    changes := changes || row(3, i.organization_id, 'conversations', 'UPDATE', conv, contact, conv, to_jsonb(was), to_jsonb(now), 0)::app.change
-                       || row(4, i.organization_id, 'messages', 'INSERT', m.id, contact, conv, null, to_jsonb(m), m.conv_seq)::app.change;
+    changes := changes || row(3, i.organization_id, 'conversations', 'UPDATE', conv, contact, conv, case when was.status <> now.status then array['conversation.status.changed'] else '{}' end,
+                              row_to_json(now), app.grown_from(was, now), 0)::app.change
+                       || row(4, i.organization_id, 'messages', 'INSERT', m.id, contact, conv, case when inbound then array['message.received'] else '{}' end, row_to_json(m), null, m.conv_seq)::app.change;
     return query select * from app.write_events(changes);
   end $$;
 
@@ -1486,10 +1645,6 @@ CREATE FUNCTION app.open_session(member uuid, web boolean, agent text, address i
     return session;
   end $$;
 
-CREATE FUNCTION app.org() RETURNS uuid
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$ select (nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'org')::uuid $$;
-
 CREATE FUNCTION app.organization_summary(org uuid) RETURNS TABLE(id uuid, name text, suit_id text, has_appgain_credentials boolean)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1655,9 +1810,17 @@ CREATE FUNCTION app.raise_status(m public.messages, new_provider_id text, new_st
     AS $$
   declare
     rises boolean := m.direction = 'OUTBOUND' and app.status_rises(m.status, m.failure_code, new_status);
+    learns boolean := m.direction = 'OUTBOUND' and m.provider_message_id is null and new_provider_id is not null;
+    echo public.messages;
+    p app.pending_statuses;
   begin
     if not rises and (m.provider_message_id is not null or m.direction <> 'OUTBOUND') then
       return false;
+    end if;
+    if learns then
+      update public.messages e set provider_message_id = null, deleted_at = clock_timestamp()
+       where e.organization_id = m.organization_id and e.channel_account_id = m.channel_account_id and e.provider_message_id = new_provider_id
+         and e.id <> m.id and e.direction = 'OUTBOUND' and e.source = 'external' returning e.* into echo;
     end if;
     update public.messages
        set provider_message_id = coalesce(provider_message_id, new_provider_id),
@@ -1670,7 +1833,21 @@ CREATE FUNCTION app.raise_status(m public.messages, new_provider_id text, new_st
            failure_reason = case when rises then case when new_status = 'FAILED' then reason end else failure_reason end
      where organization_id = m.organization_id and id = m.id;
     -- the provider knows it, so nothing is left to send or to wait for; a running row is settled by its own worker
-    delete from app.outbox o where o.organization_id = m.organization_id and o.message_id = m.id and o.state in ('unknown', 'dead', 'available') and o.sending_at is not null;
+    delete from app.outbox o where o.organization_id = m.organization_id and o.message_id = m.id and o.state in ('unknown', 'dead', 'available')
+       and (rises or o.sending_at is not null);
+    if learns then
+      if echo.status in ('DELIVERED', 'READ') then
+        select * into m from public.messages where organization_id = m.organization_id and id = m.id;
+        perform app.raise_status(m, new_provider_id, echo.status, coalesce(echo.read_at, echo.delivered_at, at), null, null);
+      end if;
+      for p in
+        delete from app.pending_statuses s where s.organization_id = m.organization_id and s.channel_account_id = m.channel_account_id
+           and s.provider_message_id = new_provider_id returning s.*
+      loop
+        select * into m from public.messages where organization_id = m.organization_id and id = m.id;
+        perform app.raise_status(m, new_provider_id, p.status, p.occurred_at, p.failure_code, p.failure_reason);
+      end loop;
+    end if;
     return true;
   end $$;
 
@@ -1737,8 +1914,21 @@ CREATE FUNCTION app.reap_sends(wait interval, max_rows integer) RETURNS TABLE(re
         from app.outbox o
         join public.messages m on m.organization_id = o.organization_id and m.id = o.message_id
         left join public.channel_accounts a on a.organization_id = o.organization_id and a.id = o.channel_account_id
-       where (o.state = 'running' and o.lease_until < clock_timestamp()) or (o.state = 'unknown' and o.due_at < clock_timestamp())
-          or (o.state = 'available' and (a.disconnected_at is not null or m.status <> 'PENDING'))
+       where (o.organization_id, o.message_id) in (   -- each by its index, for most rows only wait for their turn
+               select x.organization_id, x.message_id from app.outbox x where x.state = 'running' and x.lease_until < clock_timestamp()
+               union all
+               select x.organization_id, x.message_id from app.outbox x where x.state = 'unknown' and x.due_at < clock_timestamp()
+               union all
+               (select x.organization_id, x.message_id from public.channel_accounts c
+                  join app.outbox x on x.organization_id = c.organization_id and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = c.id
+                 where c.disconnected_at is not null and x.state = 'available' and not x.is_later limit max_rows)
+               union all
+               (select x.organization_id, x.message_id from app.outbox x
+                  join public.messages g on g.organization_id = x.organization_id and g.id = x.message_id
+                 where x.state = 'available' and not x.is_later and g.status <> 'PENDING' limit max_rows))
+         -- and still so once the row is ours
+         and (o.state = 'running' and o.lease_until < clock_timestamp() or o.state = 'unknown' and o.due_at < clock_timestamp()
+              or o.state = 'available' and (a.disconnected_at is not null or m.status <> 'PENDING'))
        order by o.organization_id, o.conversation_id, o.conv_seq limit max_rows for update of o skip locked
     loop
       if r.message_status <> 'PENDING' then
@@ -2008,13 +2198,12 @@ CREATE FUNCTION app.settle_sends(token uuid, results jsonb) RETURNS SETOF uuid
   declare
     r record;
     m public.messages;
-    p record;
     touched uuid[] := '{}';
   begin
     perform pg_advisory_xact_lock(k) from (
       select distinct app.status_key(o.channel_account_id, x.provider_message_id) as k
         from jsonb_to_recordset(results) x (message_id uuid, provider_message_id text)
-        join app.outbox o on o.message_id = x.message_id and o.lease_token = token
+        join app.outbox o on o.message_id = x.message_id and o.lease_token = token and o.state = 'running'
        where x.provider_message_id is not null order by k) keys;
     for r in
       select o.organization_id, o.message_id, o.channel_account_id, o.attempts, x.outcome, x.provider_message_id, x.code, x.reason, x.retry_in_s, x.hold_s, x.wait_s
@@ -2034,13 +2223,6 @@ CREATE FUNCTION app.settle_sends(token uuid, results jsonb) RETURNS SETOF uuid
           delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
           select * into m from public.messages where organization_id = r.organization_id and id = r.message_id for no key update;
           perform app.raise_status(m, r.provider_message_id, 'SENT', clock_timestamp(), null, null);
-          for p in
-            delete from app.pending_statuses s where s.organization_id = r.organization_id and s.channel_account_id = r.channel_account_id
-               and s.provider_message_id = r.provider_message_id returning s.*
-          loop
-            select * into m from public.messages where organization_id = r.organization_id and id = r.message_id;
-            perform app.raise_status(m, r.provider_message_id, p.status, p.occurred_at, p.failure_code, p.failure_reason);
-          end loop;
           touched := touched || r.organization_id;
         when 'failed' then
           delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
@@ -2048,6 +2230,9 @@ CREATE FUNCTION app.settle_sends(token uuid, results jsonb) RETURNS SETOF uuid
            where organization_id = r.organization_id and id = r.message_id and status = 'PENDING';
           touched := touched || r.organization_id;
         when 'retry', 'throttled', 'released' then
+          -- the provider's receipt came meanwhile: there is nothing left to send
+          delete from app.outbox o using public.messages g
+           where o.organization_id = r.organization_id and o.message_id = r.message_id and g.organization_id = o.organization_id and g.id = o.message_id and g.status <> 'PENDING';
           update app.outbox
              set state = 'available', lease_token = null, lease_until = null, claimed_by = null, sending_at = null, last_error = coalesce(r.reason, r.code),
                  attempts = case r.outcome when 'retry' then attempts else attempts - 1 end,
@@ -2113,12 +2298,15 @@ CREATE FUNCTION app.sign_in_delay(account text, network text) RETURNS double pre
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    with counted as (
+    with usual as materialized (
+      select exists (select from auth.users u join auth.sessions s on s.user_id = u.id
+                      where u.email = sign_in_delay.account and s.ip <<= case when pg_input_is_valid(network, 'inet') then network::inet end) as known
+    ), counted as (
       select 10 as allowed, f.failures, f.last_at from auth.sign_in_failures f
        where f.account = sign_in_delay.account and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
       union all
       select 50, sum(f.failures), max(f.last_at) from auth.sign_in_failures f
-       where f.account = sign_in_delay.account and f.last_at > now() - interval '1 hour'
+       where f.account = sign_in_delay.account and f.last_at > now() - interval '1 hour' and not (select known from usual)
       union all
       select 100, f.failures, f.last_at from auth.sign_in_failures f
        where f.account = '*' and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
@@ -2144,6 +2332,11 @@ CREATE FUNCTION app.sign_in_succeeded(account text, network text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ delete from auth.sign_in_failures f where f.account = sign_in_succeeded.account and f.network = sign_in_succeeded.network $$;
+
+CREATE FUNCTION app.stand_aside() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ begin new.is_later := new.due_at > clock_timestamp(); return new; end $$;
 
 CREATE FUNCTION app.status_key(account uuid, provider_message_id text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2309,6 +2502,7 @@ CREATE TABLE app.outbox (
     correlator text,
     last_error text,
     is_bulk boolean DEFAULT false NOT NULL,
+    is_later boolean DEFAULT false NOT NULL,
     CONSTRAINT outbox_lease_check CHECK (((state = 'running'::text) = (lease_token IS NOT NULL))),
     CONSTRAINT outbox_state_check CHECK ((state = ANY (ARRAY['available'::text, 'running'::text, 'dead'::text, 'unknown'::text])))
 )
@@ -2357,6 +2551,8 @@ CREATE FUNCTION app.write_events(changes app.change[]) RETURNS TABLE(organizatio
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   #variable_conflict use_column
+  declare
+    first uuid := uuidv7();
   begin
     perform app.lock_streams((select array_agg(distinct c.organization_id) from unnest(changes) c));
     perform set_config('hub.tail', '', true);
@@ -2365,11 +2561,10 @@ CREATE FUNCTION app.write_events(changes app.change[]) RETURNS TABLE(organizatio
       select o.organization_id, coalesce((select max(e.seq) from app.events e where e.organization_id = o.organization_id), 0) as seq
         from (select distinct c.organization_id from unnest(changes) c) o
     ), written as (
-      insert into app.events as e (organization_id, seq, type, table_name, op, names, entity_id, contact_id, conversation_id, actor_kind, payload)
-      select c.organization_id, t.seq + row_number() over (partition by c.organization_id order by c.ordinality),
+      insert into app.events as e (organization_id, seq, id, type, table_name, op, names, entity_id, contact_id, conversation_id, actor_kind, payload)
+      select c.organization_id, t.seq + row_number() over (partition by c.organization_id order by c.ordinality), app.counted_id(first, c.ordinality),
              app.event_noun(c.table_name) || case c.op when 'INSERT' then '.created' else '.updated' end, c.table_name, c.op,
-             app.event_names(c.table_name, c.op, c.before, c.after), c.entity_id, c.contact_id, c.conversation_id, 'customer',
-             app.event_payload(c.before, c.after)
+             c.names, c.entity_id, c.contact_id, c.conversation_id, 'customer', app.event_payload(c.image, c.changed)
         from unnest(changes) with ordinality c
         join tail t on t.organization_id = c.organization_id
        order by c.ordinality
@@ -2478,7 +2673,7 @@ CREATE TABLE app.hub_meta (
 ALTER TABLE ONLY app.hub_meta FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE app.idempotency_keys (
-    organization_id uuid NOT NULL,
+    organization_id uuid,
     principal text NOT NULL,
     key text NOT NULL,
     body_hash bytea NOT NULL,
@@ -3055,45 +3250,6 @@ ALTER TABLE ONLY public.contact_identities ALTER COLUMN organization_id SET (n_d
 
 ALTER TABLE ONLY public.contact_identities FORCE ROW LEVEL SECURITY;
 
-CREATE TABLE public.contacts (
-    organization_id uuid DEFAULT app.org() NOT NULL,
-    id uuid DEFAULT uuidv7() NOT NULL,
-    first_name text,
-    last_name text,
-    phones text[] DEFAULT '{}'::text[] NOT NULL,
-    emails text[] DEFAULT '{}'::text[] NOT NULL,
-    tags text[] DEFAULT '{}'::text[] NOT NULL,
-    custom_fields jsonb DEFAULT '{}'::jsonb NOT NULL,
-    opt_in_status boolean,
-    company_id uuid,
-    assignee_id uuid,
-    avatar_url text,
-    job_title text,
-    lead_status text,
-    lifecycle_stage text,
-    street_address text,
-    city text,
-    state text,
-    postal_code text,
-    country text,
-    language text,
-    timezone text,
-    linkedin_url text,
-    facebook_url text,
-    twitter_handle text,
-    source text,
-    merged_into_id uuid,
-    search text GENERATED ALWAYS AS (app.contact_search(first_name, last_name, phones, emails, tags)) STORED,
-    cause jsonb,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    version integer DEFAULT 1 NOT NULL,
-    CONSTRAINT contacts_custom_fields_check CHECK ((jsonb_typeof(custom_fields) = 'object'::text))
-);
-ALTER TABLE ONLY public.contacts ALTER COLUMN organization_id SET (n_distinct=-0.02);
-
-ALTER TABLE ONLY public.contacts FORCE ROW LEVEL SECURITY;
-
 CREATE TABLE public.conversation_reads (
     organization_id uuid DEFAULT app.org() NOT NULL,
     user_id uuid NOT NULL,
@@ -3106,45 +3262,6 @@ CREATE TABLE public.conversation_reads (
 ALTER TABLE ONLY public.conversation_reads ALTER COLUMN organization_id SET (n_distinct=-0.02);
 
 ALTER TABLE ONLY public.conversation_reads FORCE ROW LEVEL SECURITY;
-
-CREATE TABLE public.conversations (
-    organization_id uuid DEFAULT app.org() NOT NULL,
-    id uuid DEFAULT uuidv7() NOT NULL,
-    contact_id uuid NOT NULL,
-    channel_account_id uuid,
-    assignee_id uuid,
-    team_id uuid,
-    status text DEFAULT 'OPEN'::text NOT NULL,
-    tags text[] DEFAULT '{}'::text[] NOT NULL,
-    subject text,
-    last_message_at timestamp with time zone,
-    last_message_preview text,
-    last_message_direction text,
-    msg_seq bigint DEFAULT 0 NOT NULL,
-    inbound_count bigint DEFAULT 0 NOT NULL,
-    first_inbound_at timestamp with time zone,
-    last_inbound_at timestamp with time zone,
-    waiting_since timestamp with time zone,
-    first_response_at timestamp with time zone,
-    snoozed_until timestamp with time zone,
-    pending boolean DEFAULT false NOT NULL,
-    priority text,
-    closed_at timestamp with time zone,
-    sla_policy_id uuid,
-    custom_fields jsonb DEFAULT '{}'::jsonb NOT NULL,
-    cause jsonb,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    version integer DEFAULT 1 NOT NULL,
-    CONSTRAINT conversations_custom_fields_check CHECK ((jsonb_typeof(custom_fields) = 'object'::text)),
-    CONSTRAINT conversations_direction_check CHECK ((last_message_direction = ANY (ARRAY['INBOUND'::text, 'OUTBOUND'::text]))),
-    CONSTRAINT conversations_priority_check CHECK ((priority = ANY (ARRAY['LOW'::text, 'MEDIUM'::text, 'HIGH'::text, 'URGENT'::text]))),
-    CONSTRAINT conversations_status_check CHECK ((status = ANY (ARRAY['OPEN'::text, 'CLOSED'::text])))
-)
-WITH (fillfactor='80');
-ALTER TABLE ONLY public.conversations ALTER COLUMN organization_id SET (n_distinct=-0.02);
-
-ALTER TABLE ONLY public.conversations FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE public.custom_field_definitions (
     organization_id uuid DEFAULT app.org() NOT NULL,
@@ -3648,7 +3765,7 @@ ALTER TABLE ONLY app.hub_meta
     ADD CONSTRAINT hub_meta_pkey PRIMARY KEY (singleton);
 
 ALTER TABLE ONLY app.idempotency_keys
-    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (organization_id, principal, key);
+    ADD CONSTRAINT idempotency_keys_key UNIQUE NULLS NOT DISTINCT (organization_id, principal, key);
 
 ALTER TABLE ONLY app.invitation_tokens
     ADD CONSTRAINT invitation_tokens_pkey PRIMARY KEY (organization_id, invitation_id);
@@ -3816,9 +3933,6 @@ ALTER TABLE ONLY public.memberships
     ADD CONSTRAINT memberships_pkey PRIMARY KEY (organization_id, user_id);
 
 ALTER TABLE ONLY public.messages
-    ADD CONSTRAINT messages_client_ref_key UNIQUE (organization_id, client_ref);
-
-ALTER TABLE ONLY public.messages
     ADD CONSTRAINT messages_conv_seq_key UNIQUE (organization_id, conversation_id, conv_seq);
 
 ALTER TABLE ONLY public.messages
@@ -3900,11 +4014,13 @@ CREATE INDEX mail_outbox_claim_idx ON app.mail_outbox USING btree (due_at) WHERE
 
 CREATE INDEX media_uploads_channel_account_id_idx ON app.media_uploads USING btree (organization_id, channel_account_id);
 
-CREATE INDEX outbox_claim_idx ON app.outbox USING btree (organization_id, COALESCE(channel_account_id, '00000000-0000-0000-0000-000000000000'::uuid), due_at, message_id) WHERE (state = 'available'::text);
+CREATE INDEX outbox_claim_idx ON app.outbox USING btree (organization_id, COALESCE(channel_account_id, '00000000-0000-0000-0000-000000000000'::uuid), due_at, message_id) WHERE ((state = 'available'::text) AND (NOT is_later));
 
 CREATE INDEX outbox_conversation_idx ON app.outbox USING btree (organization_id, conversation_id, conv_seq);
 
-CREATE INDEX outbox_lease_idx ON app.outbox USING btree (lease_until) WHERE (state = 'running'::text);
+CREATE INDEX outbox_later_idx ON app.outbox USING btree (due_at) WHERE ((state = 'available'::text) AND is_later);
+
+CREATE INDEX outbox_lease_idx ON app.outbox USING btree (lease_token) WHERE (state = 'running'::text);
 
 CREATE INDEX outbox_unknown_idx ON app.outbox USING btree (due_at) WHERE (state = 'unknown'::text);
 
@@ -3954,7 +4070,7 @@ CREATE INDEX contacts_created_at_idx ON public.contacts USING btree (organizatio
 
 CREATE INDEX conversation_reads_conversation_id_idx ON public.conversation_reads USING btree (organization_id, conversation_id);
 
-CREATE INDEX conversations_assignee_id_idx ON public.conversations USING btree (organization_id, assignee_id) WHERE (status = 'OPEN'::text);
+CREATE INDEX conversations_assignee_id_idx ON public.conversations USING btree (organization_id, assignee_id) WHERE ((status = 'OPEN'::text) AND (assignee_id IS NOT NULL));
 
 CREATE INDEX conversations_contact_id_idx ON public.conversations USING btree (organization_id, contact_id);
 
@@ -3980,6 +4096,8 @@ CREATE INDEX media_files_unused_idx ON public.media_files USING btree (created_a
 
 CREATE INDEX memberships_user_id_idx ON public.memberships USING btree (user_id);
 
+CREATE UNIQUE INDEX messages_client_ref_key ON public.messages USING btree (organization_id, client_ref) WHERE (client_ref IS NOT NULL);
+
 CREATE INDEX messages_created_at_idx ON public.messages USING btree (organization_id, created_at DESC);
 
 CREATE INDEX milestones_project_id_idx ON public.milestones USING btree (organization_id, project_id);
@@ -4001,6 +4119,8 @@ CREATE INDEX tasks_contact_id_idx ON public.tasks USING btree (organization_id, 
 CREATE INDEX tasks_due_date_idx ON public.tasks USING btree (organization_id, due_date) WHERE (NOT completed);
 
 CREATE INDEX webhook_deliveries_created_at_idx ON public.webhook_deliveries USING btree (organization_id, created_at DESC);
+
+CREATE TRIGGER later BEFORE INSERT OR UPDATE OF due_at ON app.outbox FOR EACH ROW WHEN ((new.is_later IS DISTINCT FROM (new.due_at > clock_timestamp()))) EXECUTE FUNCTION app.stand_aside();
 
 CREATE TRIGGER release AFTER INSERT OR UPDATE ON app.secrets FOR EACH ROW WHEN ((new.owner_table = 'channel_accounts'::text)) EXECUTE FUNCTION app.account_secret_changed();
 
@@ -4083,6 +4203,8 @@ CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.templa
 CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.webhooks DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.emit();
 
 CREATE TRIGGER enqueue_media AFTER INSERT ON public.messages FOR EACH ROW WHEN (((new.metadata ? 'media'::text) AND (new.provider_message_id IS NOT NULL) AND (CURRENT_USER = 'hub_writer'::name))) EXECUTE FUNCTION app.enqueue_media();
+
+CREATE TRIGGER forget_events AFTER DELETE ON public.organizations FOR EACH ROW EXECUTE FUNCTION app.forget_events();
 
 CREATE TRIGGER grants BEFORE INSERT OR UPDATE ON public.api_keys FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.guard_grants();
 
@@ -4408,9 +4530,6 @@ ALTER TABLE ONLY app.campaign_leases
 ALTER TABLE ONLY app.consumers
     ADD CONSTRAINT consumers_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES public.organizations(id) ON DELETE CASCADE;
 
-ALTER TABLE ONLY app.events
-    ADD CONSTRAINT events_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES public.organizations(id) ON DELETE CASCADE;
-
 ALTER TABLE ONLY app.idempotency_keys
     ADD CONSTRAINT idempotency_keys_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES public.organizations(id) ON DELETE CASCADE;
 
@@ -4656,9 +4775,6 @@ ALTER TABLE ONLY public.messages
 
 ALTER TABLE ONLY public.messages
     ADD CONSTRAINT messages_conversation_id_fkey FOREIGN KEY (organization_id, conversation_id) REFERENCES public.conversations(organization_id, id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY public.messages
-    ADD CONSTRAINT messages_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES public.organizations(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.messages
     ADD CONSTRAINT messages_reply_to_id_fkey FOREIGN KEY (organization_id, reply_to_id) REFERENCES public.messages(organization_id, id) ON DELETE SET NULL (reply_to_id);

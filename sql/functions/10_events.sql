@@ -2,6 +2,12 @@
 -- Triggers write it (app.emit, deferred, so it runs as the last thing before the commit record); set-based
 -- writers owned by hub_writer write their own events and the triggers pass over their rows.
 
+-- Ids for the rows of one statement: uuidv7() once, then its last 16 bits count. They sort in that order, and the
+-- server draws random bits once (which costs some builds three system calls an id).
+create or replace function app.counted_id(first uuid, n bigint) returns uuid
+  language sql immutable parallel safe
+  as $$ select (left(first::text, 32) || lpad(to_hex(n & 65535), 4, '0'))::uuid $$;
+
 -- Tables whose changes are events, with the noun their event types start with.
 create or replace function app.event_noun(table_name text) returns text
   language sql immutable parallel safe
@@ -67,16 +73,14 @@ create or replace function app.changed_columns(before jsonb, after jsonb) return
      where after -> o.key is distinct from o.value and o.key not in ('updated_at', 'version', 'revision')
   $$;
 
--- {"row", "changed", "truncated"}; above 8 KiB only what identifies the row. Most rows are far below, which their
--- size in memory tells for a twentieth of the cost of spelling them out.
-create or replace function app.event_payload(before jsonb, after jsonb) returns jsonb
-  language sql stable parallel safe -- as stable as what it calls, or it would not be inlined
+-- {"row", "changed", "truncated"}; above 8 KiB only what identifies the row. Text, not jsonb: it is written once, sent as it is and seldom looked into.
+create or replace function app.event_payload(image json, changed json) returns json
+  language sql stable parallel safe
   as $$
     select case
-      when pg_column_size(after) < 4096 or octet_length(after::text) < 8192 - 512 then
-        jsonb_build_object('row', after, 'changed', case when before is not null then app.changed_columns(before, after) end, 'truncated', false)
-      else jsonb_build_object('row', jsonb_strip_nulls(jsonb_build_object('id', after -> 'id', 'user_id', after -> 'user_id',
-               'conversation_id', after -> 'conversation_id', 'contact_id', after -> 'contact_id', 'conv_seq', after -> 'conv_seq', 'version', after -> 'version')),
+      when octet_length(image::text) < 8192 - 512 then json_build_object('row', image, 'changed', changed, 'truncated', false)
+      else json_build_object('row', json_strip_nulls(json_build_object('id', image -> 'id', 'user_id', image -> 'user_id',
+               'conversation_id', image -> 'conversation_id', 'contact_id', image -> 'contact_id', 'conv_seq', image -> 'conv_seq', 'version', image -> 'version')),
              'changed', null, 'truncated', true)
     end
   $$;
@@ -120,7 +124,7 @@ create or replace function app.emit() returns trigger
     if tail <> '' and split_part(tail, ':', 1) = org::text then
       s := split_part(tail, ':', 2)::bigint + 1;       -- this transaction already holds the stream
     else
-      if tg_op = 'DELETE' and not exists (select from public.organizations o where o.id = org) then
+      if tg_op <> 'INSERT' and not exists (select from public.organizations o where o.id = org) then
         return null;                                   -- the organization itself is gone, and its log with it
       end if;
       perform pg_advisory_xact_lock(app.stream_key(org));
@@ -136,11 +140,22 @@ create or replace function app.emit() returns trigger
             case tg_table_name when 'contacts' then after ->> 'id' else after ->> 'contact_id' end::uuid,
             case tg_table_name when 'conversations' then after ->> 'id' else after ->> 'conversation_id' end::uuid,
             coalesce(ctx ->> 'kind', 'system'), (ctx ->> 'user')::uuid, (ctx ->> 'cause')::uuid, coalesce((ctx ->> 'depth')::integer, 0),
-            app.event_payload(case when tg_op = 'UPDATE' then before end, after))
+            app.event_payload(after::text::json, case when tg_op = 'UPDATE' then app.changed_columns(before, after)::text::json end))
     returning * into e;
     if current_setting('hub.listen', true) = '1' then  -- the writer publishes after its commit; this tells it what, for free
       raise notice using errcode = 'HUBEV', message = app.event_frame(e), detail = org || ' ' || s || ' ' || tg_table_name;
     end if;
+    return null;
+  end $$;
+
+-- The log of an organization goes with it. A foreign key would say the same for two look-ups a message; every row that is
+-- told of in the log refers to the organization, so its events cannot come after this without waiting for it.
+create or replace function app.forget_events() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    perform pg_advisory_xact_lock(app.stream_key(old.id));
+    delete from app.events e where e.organization_id = old.id;
     return null;
   end $$;
 

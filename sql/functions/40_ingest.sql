@@ -15,9 +15,35 @@ end $$;
 
 do $$ begin
   if to_regtype('app.change') is null then
-    create type app.change as (step integer, organization_id uuid, table_name text, op text, entity_id uuid, contact_id uuid, conversation_id uuid, before jsonb, after jsonb, conv_seq bigint);
+    create type app.change as (
+      step integer, organization_id uuid, table_name text, op text, entity_id uuid, contact_id uuid, conversation_id uuid,
+      names text[],                 -- as app.event_names would say
+      image json, changed json,     -- the row, and what it was before
+      conv_seq bigint);
   end if;
 end $$;
+
+-- What a message that comes in changed of its conversation: app.changed_columns without looking at every column.
+create or replace function app.grown_from(was public.conversations, now public.conversations) returns json
+  language sql stable parallel safe
+  as $$
+    select ('{' || concat_ws(',',
+      '"msg_seq":' || was.msg_seq,
+      case when was.inbound_count <> now.inbound_count then '"inbound_count":' || was.inbound_count end,
+      case when was.status <> now.status then '"status":"' || was.status || '"' end,
+      case when was.closed_at is distinct from now.closed_at then '"closed_at":' || coalesce(to_json(was.closed_at)::text, 'null') end,
+      case when was.last_message_at is distinct from now.last_message_at then '"last_message_at":' || coalesce(to_json(was.last_message_at)::text, 'null') end,
+      case when was.last_message_preview is distinct from now.last_message_preview then '"last_message_preview":' || coalesce(to_json(was.last_message_preview)::text, 'null') end,
+      case when was.last_message_direction is distinct from now.last_message_direction then '"last_message_direction":' || coalesce(to_json(was.last_message_direction)::text, 'null') end,
+      case when was.first_inbound_at is distinct from now.first_inbound_at then '"first_inbound_at":' || coalesce(to_json(was.first_inbound_at)::text, 'null') end,
+      case when was.last_inbound_at is distinct from now.last_inbound_at then '"last_inbound_at":' || coalesce(to_json(was.last_inbound_at)::text, 'null') end,
+      case when was.waiting_since is distinct from now.waiting_since then '"waiting_since":' || coalesce(to_json(was.waiting_since)::text, 'null') end) || '}')::json
+  $$;
+
+-- A contact as events show it.
+create or replace function app.image_of(c public.contacts) returns json
+  language sql stable parallel safe
+  as $$ select (to_jsonb(c) - 'search')::text::json $$;
 
 -- Returns the events written, ready to publish: (organization, seq, table, frame) in order.
 -- A delivery seen before changes nothing and returns nothing. Raises when one item cannot be stored;
@@ -38,6 +64,7 @@ create or replace function app.ingest_many(items jsonb)
     new_conversations public.conversations[] := '{}';
     stored public.messages[];
     t timestamptz := clock_timestamp();
+    first uuid := uuidv7();
     late record;
   begin
     if jsonb_array_length(items) = 1 then
@@ -124,16 +151,18 @@ create or replace function app.ingest_many(items jsonb)
 
     -- the messages, numbered on from where each conversation stands
     with made as (
-      insert into public.messages as m (organization_id, conversation_id, contact_id, channel_account_id, direction, content, status, message_type,
+      insert into public.messages as m (organization_id, id, conversation_id, contact_id, channel_account_id, direction, content, status, message_type,
                                         metadata, provider_message_id, conv_seq, occurred_at, source, reply_to_id, sent_at, created_at)
-      select p.organization_id, p.conversation_id, p.contact_id, p.channel_account_id, p.direction, p.content,
+      select p.organization_id, app.counted_id(first, p.place), p.conversation_id, p.contact_id, p.channel_account_id, p.direction, p.content,
              case p.direction when 'INBOUND' then 'RECEIVED' else 'SENT' end, p.message_type, coalesce(p.metadata, '{}'), p.dedupe_key,
              c.msg_seq + p.rn, greatest(t - interval '24 hours', least(t + interval '5 seconds', p.occurred_at)), coalesce(p.source, 'customer'),
-             case when p.reply_to is not null then (select r.id from public.messages r where r.organization_id = p.organization_id
-                and r.channel_account_id = p.channel_account_id and r.provider_message_id = p.reply_to) end,
+             case when p.reply_to is not null then coalesce(
+               (select r.id from public.messages r where r.organization_id = p.organization_id and r.channel_account_id = p.channel_account_id and r.provider_message_id = p.reply_to),
+               (select app.counted_id(first, o.ordinality) from unnest(batch) with ordinality o -- it arrives in this batch as well
+                 where o.organization_id = p.organization_id and o.channel_account_id = p.channel_account_id and o.dedupe_key = p.reply_to)) end,
              case when p.direction = 'OUTBOUND' then t end,
              greatest(t, c.last_message_at) + p.rn * interval '1 microsecond'
-        from (select b.*, conv[b.ordinality] as conversation_id, contact[b.ordinality] as contact_id, row_number() over (partition by b.organization_id, conv[b.ordinality] order by b.ordinality) as rn
+        from (select b.*, b.ordinality as place, conv[b.ordinality] as conversation_id, contact[b.ordinality] as contact_id, row_number() over (partition by b.organization_id, conv[b.ordinality] order by b.ordinality) as rn
                 from unnest(batch) with ordinality b) p
         join public.conversations c on c.organization_id = p.organization_id and c.id = p.conversation_id
        order by p.organization_id, p.conversation_id, p.rn
@@ -159,18 +188,19 @@ create or replace function app.ingest_many(items jsonb)
        where c.organization_id = s.organization_id and c.id = s.conversation_id
       returning old as was, new as now
     ), change as (
-      select 1 as step, c.organization_id, 'contacts' as table_name, c.id as entity_id, c.id as contact_id, null::uuid as conversation_id, null::jsonb as before, to_jsonb(c) - 'search' as after, 0::bigint as conv_seq from unnest(new_contacts) c
+      select 1 as step, c.organization_id, 'contacts' as table_name, 'INSERT' as op, c.id as entity_id, c.id as contact_id, null::uuid as conversation_id,
+             array['contact.created'] as names, app.image_of(c) as image, null::json as changed, 0::bigint as conv_seq from unnest(new_contacts) c
       union all
-      select 2, c.organization_id, 'conversations', c.id, c.contact_id, c.id, null, to_jsonb(c), 0 from unnest(new_conversations) c
+      select 2, c.organization_id, 'conversations', 'INSERT', c.id, c.contact_id, c.id, array['conversation.created'], row_to_json(c), null, 0 from unnest(new_conversations) c
       union all
-      select 3, (g.now).organization_id, 'conversations', (g.now).id, (g.now).contact_id, (g.now).id, to_jsonb(g.was), to_jsonb(g.now), 0 from grown g
+      select 3, (g.now).organization_id, 'conversations', 'UPDATE', (g.now).id, (g.now).contact_id, (g.now).id,
+             case when (g.was).status <> (g.now).status then array['conversation.status.changed'] else '{}' end, row_to_json(g.now), app.grown_from(g.was, g.now), 0 from grown g
       union all
-      select 4, m.organization_id, 'messages', m.id, m.contact_id, m.conversation_id, null, to_jsonb(m), m.conv_seq from unnest(stored) m
-    ), described as (
-      select c.*, case when c.before is null then 'INSERT' else 'UPDATE' end as op from change c
+      select 4, m.organization_id, 'messages', 'INSERT', m.id, m.contact_id, m.conversation_id,
+             case m.direction when 'INBOUND' then array['message.received'] else '{}' end, row_to_json(m), null, m.conv_seq from unnest(stored) m
     )
-    select w.* from app.write_events((select array_agg(row(d.step, d.organization_id, d.table_name, d.op, d.entity_id, d.contact_id, d.conversation_id, d.before, d.after, d.conv_seq)::app.change
-                                                 order by d.organization_id, d.step, d.conversation_id, d.conv_seq) from described d)) w;
+    select w.* from app.write_events((select array_agg(d::app.change
+                                                 order by d.organization_id, d.step, d.conversation_id, d.conv_seq) from change d)) w;
   end $$;
 
 -- Append changes to the log of their organizations: locks in key order, then seq = tail + place. The last thing a writer does.
@@ -180,6 +210,8 @@ create or replace function app.write_events(changes app.change[])
   set search_path = pg_catalog, pg_temp
   as $$
   #variable_conflict use_column
+  declare
+    first uuid := uuidv7();
   begin
     perform app.lock_streams((select array_agg(distinct c.organization_id) from unnest(changes) c));
     perform set_config('hub.tail', '', true);
@@ -188,11 +220,10 @@ create or replace function app.write_events(changes app.change[])
       select o.organization_id, coalesce((select max(e.seq) from app.events e where e.organization_id = o.organization_id), 0) as seq
         from (select distinct c.organization_id from unnest(changes) c) o
     ), written as (
-      insert into app.events as e (organization_id, seq, type, table_name, op, names, entity_id, contact_id, conversation_id, actor_kind, payload)
-      select c.organization_id, t.seq + row_number() over (partition by c.organization_id order by c.ordinality),
+      insert into app.events as e (organization_id, seq, id, type, table_name, op, names, entity_id, contact_id, conversation_id, actor_kind, payload)
+      select c.organization_id, t.seq + row_number() over (partition by c.organization_id order by c.ordinality), app.counted_id(first, c.ordinality),
              app.event_noun(c.table_name) || case c.op when 'INSERT' then '.created' else '.updated' end, c.table_name, c.op,
-             app.event_names(c.table_name, c.op, c.before, c.after), c.entity_id, c.contact_id, c.conversation_id, 'customer',
-             app.event_payload(c.before, c.after)
+             c.names, c.entity_id, c.contact_id, c.conversation_id, 'customer', app.event_payload(c.image, c.changed)
         from unnest(changes) with ordinality c
         join tail t on t.organization_id = c.organization_id
        order by c.ordinality
@@ -232,7 +263,7 @@ create or replace function app.ingest_one(item jsonb)
         insert into public.contacts (organization_id, id, first_name, last_name, phones, emails, source)
         select i.organization_id, contact, n.first_name, n.last_name, n.phones, n.emails, 'inbound' from app.named_by(i.schemes[1], i.ids[1], i.name) n
         returning * into stranger;
-        changes := changes || row(1, i.organization_id, 'contacts', 'INSERT', contact, contact, null, null, to_jsonb(stranger) - 'search', 0)::app.change;
+        changes := changes || row(1, i.organization_id, 'contacts', 'INSERT', contact, contact, null, array['contact.created'], app.image_of(stranger), null, 0)::app.change;
       else
         contact := (app.contacts_of_items(array[i]))[1];
       end if;
@@ -245,7 +276,7 @@ create or replace function app.ingest_one(item jsonb)
       on conflict (organization_id, channel_account_id, contact_id) where status = 'OPEN' do nothing returning * into made;
       conv := coalesce(made.id, app.conversation_of(i.organization_id, i.channel_account_id, contact));
       if made.id is not null then
-        changes := changes || row(2, i.organization_id, 'conversations', 'INSERT', conv, contact, conv, null, to_jsonb(made), 0)::app.change;
+        changes := changes || row(2, i.organization_id, 'conversations', 'INSERT', conv, contact, conv, array['conversation.created'], row_to_json(made), null, 0)::app.change;
       end if;
     end if;
     select * into was from public.conversations c where c.organization_id = i.organization_id and c.id = conv for no key update;
@@ -273,8 +304,9 @@ create or replace function app.ingest_one(item jsonb)
            status = 'OPEN', closed_at = null, updated_at = t, version = c.version + 1
      where c.organization_id = i.organization_id and c.id = conv
     returning * into now;
-    changes := changes || row(3, i.organization_id, 'conversations', 'UPDATE', conv, contact, conv, to_jsonb(was), to_jsonb(now), 0)::app.change
-                       || row(4, i.organization_id, 'messages', 'INSERT', m.id, contact, conv, null, to_jsonb(m), m.conv_seq)::app.change;
+    changes := changes || row(3, i.organization_id, 'conversations', 'UPDATE', conv, contact, conv, case when was.status <> now.status then array['conversation.status.changed'] else '{}' end,
+                              row_to_json(now), app.grown_from(was, now), 0)::app.change
+                       || row(4, i.organization_id, 'messages', 'INSERT', m.id, contact, conv, case when inbound then array['message.received'] else '{}' end, row_to_json(m), null, m.conv_seq)::app.change;
     return query select * from app.write_events(changes);
   end $$;
 
@@ -327,12 +359,14 @@ create or replace function app.conversation_of(org uuid, account uuid, contact u
      order by c.status = 'OPEN' desc, coalesce(c.last_message_at, '-infinity') desc limit 1
   $$;
 
--- The conversation of each item; NULL where there is none yet.
+-- The conversation of each item; NULL where there is none yet. The text of conversation_of once more: a call each costs more than the look-up.
 create or replace function app.conversations_of_items(batch app.ingest_item[], contact uuid[]) returns uuid[]
   language sql volatile
   set search_path = pg_catalog, pg_temp
   as $$
-    select array_agg(app.conversation_of(b.organization_id, b.channel_account_id, contact[b.ordinality]) order by b.ordinality)
+    select array_agg((select c.id from public.conversations c
+                       where c.organization_id = b.organization_id and c.contact_id = contact[b.ordinality] and c.channel_account_id = b.channel_account_id
+                       order by c.status = 'OPEN' desc, coalesce(c.last_message_at, '-infinity') desc limit 1) order by b.ordinality)
       from unnest(batch) with ordinality b
   $$;
 

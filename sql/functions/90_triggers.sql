@@ -30,6 +30,7 @@ begin
   end loop;
 end $$;
 
+create or replace trigger forget_events after delete on public.organizations for each row execute function app.forget_events();
 create or replace trigger place before insert on public.messages for each row when (current_user <> 'hub_writer') execute function app.place_message();
 create or replace trigger queue_new after insert on public.messages for each row when (new.status = 'PENDING' and new.direction = 'OUTBOUND') execute function app.queue_message();
 create or replace trigger queue_again after update of status on public.messages for each row when (new.status = 'PENDING' and new.direction = 'OUTBOUND' and old.status = 'FAILED') execute function app.queue_message();

@@ -116,7 +116,7 @@ create table public.conversations (
 create unique index conversations_open_key on public.conversations (organization_id, channel_account_id, contact_id) nulls not distinct where status = 'OPEN';
 create index conversations_last_message_at_idx on public.conversations (organization_id, last_message_at desc);
 create index conversations_contact_id_idx on public.conversations (organization_id, contact_id);
-create index conversations_assignee_id_idx on public.conversations (organization_id, assignee_id) where status = 'OPEN';
+create index conversations_assignee_id_idx on public.conversations (organization_id, assignee_id) where status = 'OPEN' and assignee_id is not null;
 
 create table public.messages (
   organization_id uuid not null default app.org(),
@@ -128,14 +128,12 @@ create table public.messages (
   edited_at timestamptz, deleted_at timestamptz, template_id uuid, campaign_id uuid, cause jsonb,
   created_at timestamptz not null default now(), updated_at timestamptz not null default now(), version integer not null default 1,
   constraint messages_pkey primary key (organization_id, id),
-  constraint messages_organization_id_fkey foreign key (organization_id) references public.organizations (id) on delete cascade,
   constraint messages_conversation_id_fkey foreign key (organization_id, conversation_id) references public.conversations (organization_id, id) on delete cascade,
   constraint messages_contact_id_fkey foreign key (organization_id, contact_id) references public.contacts (organization_id, id) on delete set null (contact_id),
   constraint messages_channel_account_id_fkey foreign key (organization_id, channel_account_id) references public.channel_accounts (organization_id, id) on delete set null (channel_account_id),
   constraint messages_sender_id_fkey foreign key (organization_id, sender_id) references public.memberships (organization_id, user_id) on delete set null (sender_id),
   constraint messages_reply_to_id_fkey foreign key (organization_id, reply_to_id) references public.messages (organization_id, id) on delete set null (reply_to_id),
   constraint messages_provider_message_id_key unique (organization_id, channel_account_id, provider_message_id),
-  constraint messages_client_ref_key unique (organization_id, client_ref),
   constraint messages_conv_seq_key unique (organization_id, conversation_id, conv_seq),
   constraint messages_direction_check check (direction in ('INBOUND', 'OUTBOUND')),
   constraint messages_status_check check (status in ('PENDING', 'SENT', 'DELIVERED', 'READ', 'FAILED', 'RECEIVED')),
@@ -144,6 +142,7 @@ create table public.messages (
   constraint messages_metadata_check check (jsonb_typeof(metadata) = 'object'),
   constraint messages_failure_check check (failure_code is null or status in ('FAILED', 'PENDING'))
 );
+create unique index messages_client_ref_key on public.messages (organization_id, client_ref) where client_ref is not null;
 create index messages_created_at_idx on public.messages (organization_id, created_at desc);
 
 -- What each agent has read: unread = conversations.inbound_count - conversation_reads.inbound_count.

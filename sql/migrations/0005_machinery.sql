@@ -7,9 +7,8 @@ create table app.events (
   type text not null, table_name text not null, op text not null, names text[] not null default '{}',
   entity_id uuid, contact_id uuid, conversation_id uuid,
   actor_kind text not null default 'system', actor_id uuid, cause_id uuid, depth integer not null default 0,
-  payload jsonb not null, at timestamptz not null default clock_timestamp(),
-  constraint events_pkey primary key (organization_id, seq),
-  constraint events_organization_id_fkey foreign key (organization_id) references public.organizations (id) on delete cascade,
+  payload json not null, at timestamptz not null default clock_timestamp(),
+  constraint events_pkey primary key (organization_id, seq), -- no reference to organizations: the rows told of have one, and forget_events cleans up
   constraint events_op_check check (op in ('INSERT', 'UPDATE', 'DELETE'))
 );
 create index events_entity_id_idx on app.events (organization_id, entity_id, seq desc);
@@ -83,10 +82,11 @@ create table app.pending_statuses (
 );
 create index pending_statuses_created_at_idx on app.pending_statuses (created_at);
 
+-- organization_id is null for keys of the service_role, which acts in all.
 create table app.idempotency_keys (
-  organization_id uuid not null, principal text not null, key text not null, body_hash bytea not null, status integer, body text,
+  organization_id uuid, principal text not null, key text not null, body_hash bytea not null, status integer, body text,
   created_at timestamptz not null default now(),
-  constraint idempotency_keys_pkey primary key (organization_id, principal, key),
+  constraint idempotency_keys_key unique nulls not distinct (organization_id, principal, key),
   constraint idempotency_keys_organization_id_fkey foreign key (organization_id) references public.organizations (id) on delete cascade
 );
 create index idempotency_keys_created_at_idx on app.idempotency_keys (created_at);
@@ -98,6 +98,7 @@ create table app.outbox (
   attempts integer not null default 0, lost_leases integer not null default 0, resends integer not null default 0,
   lease_token uuid, lease_until timestamptz, claimed_by text,
   sending_at timestamptz, correlator text, last_error text, is_bulk boolean not null default false,
+  is_later boolean not null default false, -- due in the future: the claim does not walk past it; kept by the trigger `later`
   constraint outbox_pkey primary key (organization_id, message_id),
   constraint outbox_message_id_fkey foreign key (organization_id, message_id) references public.messages (organization_id, id) on delete cascade,
   constraint outbox_state_check check (state in ('available', 'running', 'dead', 'unknown')),
@@ -105,9 +106,11 @@ create table app.outbox (
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
 -- By account, because a claim goes round the accounts: one that is held or has a thousand rows stops nobody else.
 create index outbox_claim_idx on app.outbox (organization_id, (coalesce(channel_account_id, '00000000-0000-0000-0000-000000000000')), due_at, message_id)
-  where state = 'available';
+  where state = 'available' and not is_later;
+create index outbox_later_idx on app.outbox (due_at) where state = 'available' and is_later;
 create index outbox_conversation_idx on app.outbox (organization_id, conversation_id, conv_seq);
-create index outbox_lease_idx on app.outbox (lease_until) where state = 'running';
+-- What runs is little; a heartbeat moves lease_until, so that is in no index.
+create index outbox_lease_idx on app.outbox (lease_token) where state = 'running';
 create index outbox_unknown_idx on app.outbox (due_at) where state = 'unknown';
 
 -- An account whose provider said "slow down" or whose token broke: nobody sends on it until then.

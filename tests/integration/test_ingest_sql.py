@@ -182,6 +182,29 @@ async def test_2_1b_a_batch_writes_the_same_events_as_the_trigger_would(
     assert orjson.loads(updates[0]).keys() == orjson.loads(updates[-1]).keys()
 
 
+async def test_CONV_02_a_reply_finds_its_message_in_the_same_batch(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    asked = ingest_item(org, "201", "wamid.question", content="Where?")
+    await ingest(db, {**ingest_item(org, "201", "wamid.answer"), "reply_to": "wamid.question"}, asked)
+    row = await superuser.fetchrow(
+        "select a.reply_to_id, q.id from messages a, messages q"
+        " where a.provider_message_id = 'wamid.answer' and q.provider_message_id = 'wamid.question'"
+    )
+    assert row["reply_to_id"] == row["id"]
+
+
+async def test_the_log_of_an_organization_goes_with_it(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    kept = await make_org(superuser)
+    await ingest(db, ingest_item(org, "201"), ingest_item(kept, "201"))
+    await superuser.execute("delete from organizations where id = $1", org.id)
+    left = await superuser.fetch("select distinct organization_id as id from app.events")
+    assert [r["id"] for r in left] == [kept.id]
+    assert await superuser.fetchval("select count(*) from messages where organization_id = $1", org.id) == 0
+
+
 async def test_I11_the_same_ids_in_two_organizations_stay_apart(
     db: Database, superuser: asyncpg.Connection
 ) -> None:
