@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BOOTSTRAP = $(PYTHON) -I hub/bootstrap.py
 
-.PHONY: run test install lint migrate
+.PHONY: run test faults install lint migrate
 run: ; @exec $(BOOTSTRAP) run $(ARGS)
 test: ; @exec $(BOOTSTRAP) test $(ARGS)
+faults: ; @exec $(BOOTSTRAP) faults $(ARGS)
 install: ; @exec $(BOOTSTRAP) install $(ARGS)
 lint: ; @exec $(BOOTSTRAP) lint $(ARGS)
 migrate: ; @exec $(BOOTSTRAP) migrate $(ARGS)

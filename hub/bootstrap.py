@@ -1,4 +1,5 @@
-"""Sets up a checkout and runs it: `python3 -I hub/bootstrap.py run|test|install|lint|migrate [arguments]`.
+"""Sets up a checkout and runs it: `python3 -I hub/bootstrap.py VERB [arguments]`, where VERB is one of
+run, test, faults, install, lint, migrate.
 
 Standard library only, since it runs before anything is installed, and in whatever Python is there (`-I`:
 a file of this folder never stands in for a module of the standard library). In order: .venv; uv and Node
@@ -36,8 +37,9 @@ STRICT = ("--require-hashes", "--only-binary=:all:")
 COMMANDS = {
     "run": ["-m", "hub", "run"],
     "migrate": ["-m", "hub", "migrate"],
-    # A file's tests share their servers, so they stay in one process.
-    "test": ["-m", "pytest", "-n", "2", "--dist", "loadfile"],
+    # A file's tests share their servers, so they stay in one process (tests/conftest.py).
+    "test": ["-m", "pytest", "-n", "2", "--dist", "loadgroup"],
+    "faults": ["-m", "tests.fault.report"],
 }
 
 

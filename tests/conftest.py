@@ -29,6 +29,15 @@ def pytest_report_header() -> str:
     return f"browser: {browser.name}" if browser else NOT_RUN
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (`--dist loadgroup`) a file's tests stay in one, since they share their servers;
+    fault tests stay in one altogether, since each wants the machine."""
+    for item in items:
+        together = "fault" if item.get_closest_marker("fault") else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(together))
+
+
 @pytest.fixture(scope="session")
 def server_dir() -> Iterator[Path]:
     """Outside the checkout, so that a read-only one can be tested too; in memory where there is enough.
