@@ -378,8 +378,10 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop)
     runner = make_runner(app)
+    following: asyncio.Task[None] | None = None
     try:
         await runner.setup()
+        following = asyncio.create_task(clock.follow(lambda: app[DB].clock_s("admin")), name="clock")
         site = web.TCPSite(
             runner, settings.host, settings.port, reuse_port=settings.reuse_port or None, backlog=1024
         )
@@ -399,6 +401,8 @@ async def run(settings: Settings) -> None:
         await site.stop()
         app[SESSIONS].say_goodbye()
     finally:
+        if following is not None:
+            following.cancel()
         await runner.cleanup()
     log.info("hub.stopped")
 

@@ -389,6 +389,14 @@ CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease in
          set state = 'running', lease_token = token, lease_until = clock_timestamp() + lease, claimed_by = worker, attempts = o.attempts + 1, sending_at = null
         from locked l where o.organization_id = l.organization_id and o.message_id = l.message_id
       returning o.*
+    ), overtaken as (   -- what waits for another try while a later message of its conversation goes: its place says so
+      update public.messages m set metadata = m.metadata || '{"overtaken": true}'
+        from claimed c join app.outbox e on e.organization_id = c.organization_id and e.conversation_id = c.conversation_id and e.conv_seq < c.conv_seq
+       where e.state = 'available' and e.last_error is not null and e.channel_account_id is not distinct from c.channel_account_id
+         and m.organization_id = e.organization_id and m.id = e.message_id and not m.metadata ? 'overtaken'
+      returning m.organization_id
+    ), streams as materialized (
+      select app.lock_streams(array_agg(o.organization_id)) from overtaken o having count(*) > 0
     )
     select c.organization_id, c.message_id, c.conversation_id, c.conv_seq, c.attempts, c.channel_account_id,
            a.type, a.settings,
@@ -401,6 +409,7 @@ CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease in
       from (select k.organization_id, k.message_id, k.conversation_id, k.conv_seq, k.attempts, k.channel_account_id, k.lease_until, k.due_at from claimed k
              union all
             select s.organization_id, null, null, null, null, s.id, null, null from account s where s.n = 128) c
+      left join streams on true
       left join public.messages m on m.organization_id = c.organization_id and m.id = c.message_id
       left join public.conversations v on v.organization_id = c.organization_id and v.id = c.conversation_id
       left join public.channel_accounts a on a.organization_id = c.organization_id and a.id = c.channel_account_id and c.message_id is not null

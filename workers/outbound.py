@@ -231,6 +231,8 @@ class Sender:
         self._conversations: dict[UUID, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
+        self._behind: tuple[UUID, UUID] | None = None
+        """Where the next claim goes on; None: at the first account."""
         self._unreachable: dict[UUID, int] = {}
         self._broken: set[UUID] = set()
         self._accounts: dict[str, Pace] = {}
@@ -255,15 +257,17 @@ class Sender:
         while not self._stopping:
             self._wake.clear()
             room = min(BATCH, IN_FLIGHT - len(self._tasks))
-            claimed = 0
+            claimed, failed = 0, False
             if room > 0:
                 try:
                     claimed = await self._claim(room)
                 except (Unavailable, asyncpg.PostgresError) as error:
+                    failed = True
                     log.warning("send.claim_failed", error=type(error).__name__)
                 except Exception:
+                    failed = True
                     log.exception("send.claim_failed")
-            if claimed == room > 0:
+            if claimed == room > 0 or (room > 0 and self._behind is not None and not failed):
                 continue
             try:
                 async with asyncio.timeout(self._settings.work_poll_s):
@@ -272,11 +276,17 @@ class Sender:
                 pass
 
     async def _claim(self, room: int) -> int:
+        """How many were claimed. One claim looks at so many accounts and no more; the next one looks on."""
         lease = self.leases.new()
+        behind = self._behind or (None, None)
         async with self._db.connection("worker") as conn:
             rows = await conn.fetch(
-                q.claim_sends, lease.token, self._worker, room, timedelta(seconds=lease.seconds)
+                q.claim_sends, lease.token, self._worker, room, timedelta(seconds=lease.seconds), *behind
             )
+        self._behind = next(
+            ((r["organization_id"], r["channel_account_id"]) for r in rows if r["message_id"] is None), None
+        )
+        rows = [row for row in rows if row["message_id"] is not None]
         if rows:
             failpoint("claim.after")
         self.leases.hold(lease, len(rows))

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 import asyncpg
@@ -24,7 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from hub import heap, metrics
+from hub import clock, heap, metrics
 from hub.channels.ingest import Ingest
 from hub.db.migrate import check_schema
 from hub.db.pool import Database
@@ -47,8 +48,9 @@ class WrongSchema(RuntimeError):
     """The database lacks migrations of this version; the message names the next step."""
 
 
-async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Work until `stop` is set, then drain. Raises WrongSchema before anything is claimed."""
+async def run(settings: Settings, stop: asyncio.Event, *, follow_clock: bool = False) -> None:
+    """Work until `stop` is set, then drain. `follow_clock`: keep this process's clock to the database's.
+    Raises WrongSchema before anything is claimed."""
     worker = (
         f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"  # random: a name must never come back
     )
@@ -85,6 +87,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 "failures": every(FAILURES_EVERY_S, "failures", failures.look_again),
             }.items()
         ]
+        if follow_clock:
+            others.append(asyncio.create_task(clock.follow(partial(db.clock_s, "worker")), name="clock"))
         stack.callback(_serve_metrics(settings))
         heap.settle()
         log.info("worker.ready")
@@ -200,4 +204,4 @@ async def main(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await run(settings, stop)
+    await run(settings, stop, follow_clock=True)

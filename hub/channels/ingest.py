@@ -625,6 +625,13 @@ class Ingest:
         failpoint("ingest.after_commit")
         if rows:
             self._db.publish([LoggedEvent(*row) for row in rows])
+        echoes: dict[tuple[UUID, UUID], list[str]] = {}
+        for item in items:
+            if item.direction == "OUTBOUND":
+                place = (item.organization_id, item.channel_account_id)
+                echoes.setdefault(place, []).append(item.dedupe_key)
+        for place, ids in echoes.items():  # their receipts may have come first
+            await self._execute(q.apply_parked, *place, ids)
 
     async def _write_statuses(self, items: list[StatusItem]) -> None:
         failpoint("status.before")

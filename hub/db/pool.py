@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 
 from hub.errors import HubError, Unavailable
+from sql import q
 
 Purpose = Literal["ingest", "api", "live", "worker", "admin"]
 #: Connections by purpose, and the longest a statement may take there.
@@ -90,6 +91,15 @@ class Database:
             except TimeoutError:
                 pool.terminate()
         self._pools.clear()
+
+    async def clock_s(self, purpose: Purpose) -> float | None:
+        """The server's clock in Unix seconds; None while it cannot be asked."""
+        try:
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_S), self.connection(purpose) as conn:
+                told: float = await conn.fetchval(q.server_clock)
+                return told
+        except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            return None
 
     @asynccontextmanager
     async def connection(self, purpose: Purpose) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:

@@ -9,9 +9,11 @@ Role and identity are set in the round trip of BEGIN and end with the transactio
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from random import uniform
 from time import monotonic
+from typing import Final, TypeVar
 
 import asyncpg
 import msgspec
@@ -23,6 +25,10 @@ from hub.errors import Unavailable
 
 _encode = msgspec.json.Encoder(uuid_format="canonical").encode
 log = structlog.get_logger()
+T = TypeVar("T")
+TRIES: Final = 3
+#: A connection that hung is no reason to make the caller wait for the next one.
+AGAIN_WITHIN_S: Final = 1.5
 #: How long a lost COMMIT is asked about before the caller is told that nobody knows.
 UNKNOWN_COMMIT_S = 5.0
 _STATEMENT_TIMEOUT = {"anon": "3s", "service_role": "30s"}
@@ -49,15 +55,52 @@ async def acting_as(
 ) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """One transaction, one organization. Commits when the block ends, rolls back when it raises; what it
     changed is published after the commit. Raises Unavailable when the database is away."""
-    async with db.connection(purpose) as conn:
-        await conn.execute(entering(principal, read_only))
+    is_open = asked = False
+    try:
+        async with db.connection(purpose) as conn:
+            is_open = True
+            await conn.execute(entering(principal, read_only))
+            try:
+                yield conn
+            except BaseException:
+                if not conn.is_closed() and conn.is_in_transaction():
+                    await conn.execute("rollback")
+                raise
+            asked = True
+            await _commit(db, conn, purpose)
+    except Unavailable as error:
+        if is_open and not asked and not isinstance(error, Interrupted):
+            raise Interrupted(error.message, retry_after_s=error.retry_after_s) from error
+        raise
+
+
+class Interrupted(Unavailable):
+    """The connection was lost before COMMIT left: the transaction did nothing."""
+
+
+async def in_turn(work: Callable[[], Awaitable[T]]) -> T:
+    """The result of `work`, which is one transaction. It is tried three times when the database gave it up
+    for another's sake (deadlock, serialization, a plan that a migration made stale) or its connection was
+    lost before COMMIT left. Everything else, a lost COMMIT above all, is the caller's (G4)."""
+    started = monotonic()
+    for n in range(1, TRIES):
         try:
-            yield conn
-        except BaseException:
-            if not conn.is_closed() and conn.is_in_transaction():
-                await conn.execute("rollback")
-            raise
-        await _commit(db, conn, purpose)
+            return await work()
+        except (Interrupted, asyncpg.PostgresError, Unavailable) as error:
+            if not _may_run_again(error) or monotonic() - started > AGAIN_WITHIN_S:
+                raise
+            log.info("transaction.again", error=type(error).__name__, attempt=n)
+        await asyncio.sleep(uniform(0.2, 1.0) * 0.02 * 2**n)
+    return await work()
+
+
+def _may_run_again(error: Exception) -> bool:
+    if isinstance(error, Interrupted):
+        return True
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return True
+    state = error.rest_code if isinstance(error, Unavailable) else getattr(error, "sqlstate", None)
+    return state in ("40001", "40P01")
 
 
 async def _commit(db: Database, conn: asyncpg.Connection[asyncpg.Record], purpose: Purpose) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from hub.db.tenancy import acting_as
+from hub.db.tenancy import acting_as, in_turn
 from hub.domain.permissions import Permission
 from hub.domain.principal import Principal
 from hub.errors import AuthenticationFailed, InsufficientPermissions
@@ -50,14 +50,18 @@ async def once(
     answer is kept in the same transaction, and a repeat within 24 hours gets it again without running
     ``work``."""
     given = Once.of(request, principal, raw)
-    async with acting_as(request.app[DB], principal) as conn:
-        kept = await given.earlier(conn) if given is not None else None
-        if kept is not None:
-            return answer(kept.body.encode(), kept.status, repeated=True)
-        body = _encode(await work(conn))
-        if given is not None:
-            await given.keep(conn, status, body.decode())
-    return answer(body, status)
+
+    async def run() -> web.Response:
+        async with acting_as(request.app[DB], principal) as conn:
+            kept = await given.earlier(conn) if given is not None else None
+            if kept is not None:
+                return answer(kept.body.encode(), kept.status, repeated=True)
+            body = _encode(await work(conn))
+            if given is not None:
+                await given.keep(conn, status, body.decode())
+        return answer(body, status)
+
+    return await in_turn(run)
 
 
 def answer(body: bytes, status: int = 200, *, repeated: bool = False) -> web.Response:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from hub.actions.messages import MESSAGE_TYPES, queue_in
 from hub.bodies import JSON_BYTES, decode_json, read_body
-from hub.db.tenancy import acting_as
+from hub.db.tenancy import acting_as, in_turn
 from hub.domain.phones import Phone, parse_phone
 from hub.domain.principal import Principal
 from hub.errors import NotFound, ValidationFailed, invalid
@@ -180,24 +180,29 @@ async def whatsapp_cloud_send(request: web.Request, principal: Principal) -> web
     # Sending needs can_send_messages and nothing else; the rows it touches are those of this message.
     sender = msgspec.structs.replace(principal, permissions=principal.permissions | {"can_read_messages"})
     given = Once.of(request, principal, raw)
-    async with acting_as(request.app[DB], sender) as conn:
-        kept = await given.earlier(conn) if given is not None else None
-        if kept is not None:
-            placed = _placed.decode(kept.body)
-        else:
+    text = body.message
+
+    async def queue() -> tuple[_Placed, bool]:
+        async with acting_as(request.app[DB], sender) as conn:
+            kept = await given.earlier(conn) if given is not None else None
+            if kept is not None:
+                return _placed.decode(kept.body), True
             place = await conn.fetchrow(q.conversation_for_send, _encode(item).decode(), "WHATSAPP_CLOUD")
             assert place is not None
             queued = await queue_in(
                 conn,
                 sender,
                 conversation_id=place["conversation_id"],
-                content=body.message,
+                content=text,
                 source="api" if principal.kind == "key" else "agent",
             )
             placed = _Placed(queued.message_id, place["conversation_id"], place["contact_id"])
             if given is not None:
                 await given.keep(conn, 200, _encode(placed).decode())
-    if kept is None:
+        return placed, False
+
+    placed, repeated = await in_turn(queue)
+    if not repeated:
         request.app[PUBLISHER].wake("outbox")
     outcome = await _outcome(request, sender, placed.message_id)
     if outcome["status"] == "FAILED":
@@ -219,7 +224,7 @@ async def whatsapp_cloud_send(request: web.Request, principal: Principal) -> web
         "conversationId": placed.conversation_id,
         "contactId": placed.contact_id,
     }
-    return answer(_encode(document), repeated=kept is not None)
+    return answer(_encode(document), repeated=repeated)
 
 
 async def _outcome(request: web.Request, principal: Principal, message_id: UUID) -> Any:

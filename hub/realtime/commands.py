@@ -3,12 +3,14 @@ name."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, assert_never
 from uuid import UUID
 
 import structlog
 
 from hub.actions import conversations, messages
+from hub.db.tenancy import in_turn
 from hub.errors import HubError, InsufficientPermissions, NotFound, Unavailable
 from hub.realtime.protocol import (
     AnyCommand,
@@ -44,7 +46,7 @@ async def answer(session: Session, command: Command) -> Done | Refused:
     try:
         if "postgres" in session.registry.fanout.away:
             raise Unavailable("The database is away", retry_after_s=2)
-        return Done(command.id, await _run(session, typed))
+        return Done(command.id, await in_turn(partial(_run, session, typed)))
     except HubError as e:
         return Refused(command.id, Failure(e.code, e.message, e.details))
     except Exception:

@@ -155,15 +155,20 @@ async def _insert(
         )
     what = (request.rel_url.raw_query_string, *prefer.applied, "object" if single else "array")
     given = Once.of(request, principal, raw.encode(), *what)
-    async with acting_as(request.app[DB], principal) as conn:
-        kept = await given.earlier(conn) if given is not None else None
-        if kept is not None:
-            return _replayed(kept)
-        body, written, inserted = await write(conn)
-        _check_single(written, single)
-        answer = _inserted(table, prefer, single, body, written, inserted, returning is not None)
-        if given is not None:
-            await given.keep(conn, answer.status, _to_keep(answer))
+
+    async def work() -> web.Response:
+        async with acting_as(request.app[DB], principal) as conn:
+            kept = await given.earlier(conn) if given is not None else None
+            if kept is not None:
+                return _replayed(kept)
+            body, written, inserted = await write(conn)
+            _check_single(written, single)
+            answer = _inserted(table, prefer, single, body, written, inserted, returning is not None)
+            if given is not None:
+                await given.keep(conn, answer.status, _to_keep(answer))
+        return answer
+
+    answer = await in_turn(work)
     _wake_workers(request, table, names)
     return answer
 
@@ -245,17 +250,21 @@ async def _update(
     statement = render.update(
         table, query, names, body, returning=returning if found is None else _EVERYTHING
     )
-    async with acting_as(request.app[DB], principal) as conn:
-        row = await conn.fetchrow(statement.text, *statement.args)
-        assert row is not None
-        text = row["body"]
-        if found is not None:
-            written = msgspec.json.decode(text)
-            await _keep(request, conn, table, [(r, found) for r in written])
-            text = _project(table, written, returning)
-        _check_single(row["rows"], single)
+
+    async def work() -> tuple[str, int]:
+        async with acting_as(request.app[DB], principal) as conn:
+            row = await conn.fetchrow(statement.text, *statement.args)
+            assert row is not None
+            text = row["body"]
+            if found is not None:
+                written = msgspec.json.decode(text)
+                await _keep(request, conn, table, [(r, found) for r in written])
+                text = _project(table, written, returning)
+            _check_single(row["rows"], single)
+        return text, row["rows"]
+
+    text, n = await in_turn(work)
     _wake_workers(request, table, names)
-    n = row["rows"]
     counted = str(n) if prefer.count else "*"
     headers = {"Content-Range": f"0-{n - 1}/{counted}" if n else f"*/{counted}"}
     represented = returning is not None
@@ -272,10 +281,15 @@ async def _delete(
         raise _unfiltered("DELETE")
     returning = _returning(table, query, prefer)
     statement = render.delete(table, query, returning=returning)
-    async with acting_as(request.app[DB], principal) as conn:
-        row = await conn.fetchrow(statement.text, *statement.args)
-        assert row is not None
-        _check_single(row["rows"], single)
+
+    async def work() -> asyncpg.Record:
+        async with acting_as(request.app[DB], principal) as conn:
+            row = await conn.fetchrow(statement.text, *statement.args)
+            assert row is not None
+            _check_single(row["rows"], single)
+        return row
+
+    row = await in_turn(work)
     headers = {"Content-Range": f"*/{row['rows']}" if prefer.count else "*/*"}
     represented = returning is not None
     return _write_answer(

@@ -100,12 +100,12 @@ create or replace function app.apply_statuses(items jsonb) returns uuid[]
       select distinct app.status_key(x.channel_account_id, x.provider_message_id) as k
         from jsonb_to_recordset(items) x (channel_account_id uuid, provider_message_id text) order by k) keys;
     for i in
-      select x.*, coalesce(
-               (select p.id from public.messages p where p.organization_id = x.organization_id
-                   and p.channel_account_id = x.channel_account_id and p.provider_message_id = x.provider_message_id),
+      select x.*, coalesce( -- the correlator is ours; an echo may have come under the same id
                (select p.id from public.messages p where p.organization_id = x.organization_id
                    and p.id = case when x.correlator ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then x.correlator::uuid end
-                   and p.channel_account_id = x.channel_account_id and p.direction = 'OUTBOUND' and p.provider_message_id is null)) as message_id
+                   and p.channel_account_id = x.channel_account_id and p.direction = 'OUTBOUND' and p.provider_message_id is null),
+               (select p.id from public.messages p where p.organization_id = x.organization_id
+                   and p.channel_account_id = x.channel_account_id and p.provider_message_id = x.provider_message_id)) as message_id
         from jsonb_to_recordset(items) x (organization_id uuid, channel_account_id uuid, provider_message_id text, correlator text,
                                           status text, occurred_at timestamptz, failure_code text, failure_reason text)
        order by x.organization_id, 9 nulls last, array_position(array['SENT', 'DELIVERED', 'READ', 'FAILED'], x.status)
@@ -125,16 +125,42 @@ create or replace function app.apply_statuses(items jsonb) returns uuid[]
     return touched;
   end $$;
 
--- One receipt on one locked message. True when something changed.
+-- Receipts that were parked for ids that are stored now otherwise than by a send: echoes of what was written in the provider's
+-- own app. Returns the organizations touched.
+create or replace function app.apply_parked(org uuid, account uuid, provider_ids text[]) returns uuid[]
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  declare
+    parked jsonb;
+  begin
+    perform pg_advisory_xact_lock(k) from (select distinct app.status_key(account, i) as k from unnest(provider_ids) i order by k) keys;
+    with taken as (
+      delete from app.pending_statuses s where s.organization_id = org and s.channel_account_id = account and s.provider_message_id = any (provider_ids) returning s.*
+    )
+    select jsonb_agg(to_jsonb(t)) into parked from taken t;
+    return case when parked is null then '{}' else app.apply_statuses(parked) end;
+  end $$;
+
+-- One receipt on one locked message. True when something changed. The one that tells its id also brings what came under that
+-- id before we knew it: parked receipts, and an echo that was taken for a message from the provider's own app, which then
+-- leaves a tombstone.
 create or replace function app.raise_status(m public.messages, new_provider_id text, new_status text, at timestamptz, code text, reason text)
   returns boolean
   language plpgsql
   as $$
   declare
     rises boolean := m.direction = 'OUTBOUND' and app.status_rises(m.status, m.failure_code, new_status);
+    learns boolean := m.direction = 'OUTBOUND' and m.provider_message_id is null and new_provider_id is not null;
+    echo public.messages;
+    p app.pending_statuses;
   begin
     if not rises and (m.provider_message_id is not null or m.direction <> 'OUTBOUND') then
       return false;
+    end if;
+    if learns then
+      update public.messages e set provider_message_id = null, deleted_at = clock_timestamp()
+       where e.organization_id = m.organization_id and e.channel_account_id = m.channel_account_id and e.provider_message_id = new_provider_id
+         and e.id <> m.id and e.direction = 'OUTBOUND' and e.source = 'external' returning e.* into echo;
     end if;
     update public.messages
        set provider_message_id = coalesce(provider_message_id, new_provider_id),
@@ -147,7 +173,21 @@ create or replace function app.raise_status(m public.messages, new_provider_id t
            failure_reason = case when rises then case when new_status = 'FAILED' then reason end else failure_reason end
      where organization_id = m.organization_id and id = m.id;
     -- the provider knows it, so nothing is left to send or to wait for; a running row is settled by its own worker
-    delete from app.outbox o where o.organization_id = m.organization_id and o.message_id = m.id and o.state in ('unknown', 'dead', 'available') and o.sending_at is not null;
+    delete from app.outbox o where o.organization_id = m.organization_id and o.message_id = m.id and o.state in ('unknown', 'dead', 'available')
+       and (rises or o.sending_at is not null);
+    if learns then
+      if echo.status in ('DELIVERED', 'READ') then
+        select * into m from public.messages where organization_id = m.organization_id and id = m.id;
+        perform app.raise_status(m, new_provider_id, echo.status, coalesce(echo.read_at, echo.delivered_at, at), null, null);
+      end if;
+      for p in
+        delete from app.pending_statuses s where s.organization_id = m.organization_id and s.channel_account_id = m.channel_account_id
+           and s.provider_message_id = new_provider_id returning s.*
+      loop
+        select * into m from public.messages where organization_id = m.organization_id and id = m.id;
+        perform app.raise_status(m, new_provider_id, p.status, p.occurred_at, p.failure_code, p.failure_reason);
+      end loop;
+    end if;
     return true;
   end $$;
 

@@ -14,39 +14,63 @@ create or replace function app.waits_for_earlier(o app.outbox) returns boolean
               e.due_at <= clock_timestamp() or e.last_error is not null and e.queued_at > clock_timestamp() - interval '2 minutes')))
   $$;
 
+-- A row that is due later stands aside, so that claims walk past accounts with something to send alone: ten thousand
+-- scheduled messages cost the next one nothing.
+create or replace function app.stand_aside() returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+  as $$ begin new.is_later := new.due_at > clock_timestamp(); return new; end $$;
+create or replace trigger later before insert or update of due_at on app.outbox for each row
+  when (new.is_later is distinct from (new.due_at > clock_timestamp())) execute function app.stand_aside();
+
 -- Claim up to `batch` due sends for `worker` under `token`, leased for `lease`. The claim goes round the accounts that have
 -- work, skipping those that are held, switched off or disconnected; each organization gets its first send before any gets its
 -- second, at most 8 run per organization, bulk sends take at most half of a batch; within an account the oldest come first and
--- a conversation's later message waits for its earlier one. Returns everything the adapter needs.
-create or replace function app.claim_sends(token uuid, worker text, batch integer, lease interval)
+-- a conversation's later message waits for its earlier one (one that is passed after two minutes is marked `overtaken`). Returns everything the adapter needs.
+-- One claim looks at 128 accounts, those behind (`after_org`, `after_account`): where it stops short of the last one, a row
+-- without a message says at which account the next claim goes on.
+drop function if exists app.claim_sends(uuid, text, integer, interval);
+create or replace function app.claim_sends(token uuid, worker text, batch integer, lease interval, after_org uuid default null, after_account uuid default null)
   returns table (organization_id uuid, message_id uuid, conversation_id uuid, conv_seq bigint, attempts integer, channel_account_id uuid,
                  channel_type text, settings jsonb, secrets jsonb, on_ambiguous text, message jsonb, identities jsonb, reply_to text,
                  last_inbound_at timestamptz, lease_until timestamptz)
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$
+    update app.outbox o set is_later = false from (
+      select x.organization_id, x.message_id from app.outbox x
+       where x.state = 'available' and x.is_later and x.due_at <= clock_timestamp() order by x.due_at limit 500 for update skip locked) due
+     where o.organization_id = due.organization_id and o.message_id = due.message_id;
+
     with recursive account as (   -- one index probe an account
-      (select o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000') as id from app.outbox o
-        where o.state = 'available' order by 1, 2 limit 1)
+      (select o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000') as id, 1 as n from app.outbox o
+        where o.state = 'available' and not o.is_later
+          and (o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000'))
+              > (coalesce(after_org, '00000000-0000-0000-0000-000000000000'), coalesce(after_account, '00000000-0000-0000-0000-000000000000'))
+        order by 1, 2 limit 1)
       union all
-      select n.* from account a cross join lateral (
+      select n.*, a.n + 1 from account a cross join lateral (
         select o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000') from app.outbox o
-         where o.state = 'available'
+         where o.state = 'available' and not o.is_later
            and (o.organization_id, coalesce(o.channel_account_id, '00000000-0000-0000-0000-000000000000')) > (a.organization_id, a.id)
          order by 1, 2 limit 1) n
+       where a.n < 128
+    ), busy as materialized (
+      select x.organization_id, count(*) as n from app.outbox x where x.state = 'running' group by 1
     ), due as (
       select r.organization_id, r.message_id, r.is_bulk, r.due_at,
-             row_number() over (partition by r.organization_id order by r.due_at, r.message_id)
-               + (select count(*) from app.outbox x where x.organization_id = r.organization_id and x.state = 'running') as place
+             row_number() over (partition by r.organization_id order by r.due_at, r.message_id) + coalesce(b.n, 0) as place
         from account a
+        left join busy b on b.organization_id = a.organization_id
         cross join lateral (
           select o.* from (select x.* from app.outbox x
-                            where x.state = 'available' and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
+                            where x.state = 'available' and not x.is_later and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
                               and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = a.id
                             order by x.due_at, x.message_id limit 400) o
            where not app.waits_for_earlier(o)
              and exists (select from public.messages m where m.organization_id = o.organization_id and m.id = o.message_id and m.status = 'PENDING')
            order by o.due_at, o.message_id limit 8) r
-       where not exists (select from app.account_holds h where h.organization_id = a.organization_id and h.channel_account_id = a.id and h.until > clock_timestamp())
+       where coalesce(b.n, 0) < 8
+         and not exists (select from app.account_holds h where h.organization_id = a.organization_id and h.channel_account_id = a.id and h.until > clock_timestamp())
          and not exists (select from public.channel_accounts c where c.organization_id = a.organization_id and c.id = a.id
                             and (not c.is_active or c.disconnected_at is not null))
     ), chosen as (
@@ -62,6 +86,14 @@ create or replace function app.claim_sends(token uuid, worker text, batch intege
          set state = 'running', lease_token = token, lease_until = clock_timestamp() + lease, claimed_by = worker, attempts = o.attempts + 1, sending_at = null
         from locked l where o.organization_id = l.organization_id and o.message_id = l.message_id
       returning o.*
+    ), overtaken as (   -- what waits for another try while a later message of its conversation goes: its place says so
+      update public.messages m set metadata = m.metadata || '{"overtaken": true}'
+        from claimed c join app.outbox e on e.organization_id = c.organization_id and e.conversation_id = c.conversation_id and e.conv_seq < c.conv_seq
+       where e.state = 'available' and e.last_error is not null and e.channel_account_id is not distinct from c.channel_account_id
+         and m.organization_id = e.organization_id and m.id = e.message_id and not m.metadata ? 'overtaken'
+      returning m.organization_id
+    ), streams as materialized (
+      select app.lock_streams(array_agg(o.organization_id)) from overtaken o having count(*) > 0
     )
     select c.organization_id, c.message_id, c.conversation_id, c.conv_seq, c.attempts, c.channel_account_id,
            a.type, a.settings,
@@ -71,10 +103,13 @@ create or replace function app.claim_sends(token uuid, worker text, batch intege
              where i.organization_id = c.organization_id and i.contact_id = m.contact_id),
            (select r.provider_message_id from public.messages r where r.organization_id = c.organization_id and r.id = m.reply_to_id),
            v.last_inbound_at, c.lease_until
-      from claimed c
-      join public.messages m on m.organization_id = c.organization_id and m.id = c.message_id
-      join public.conversations v on v.organization_id = c.organization_id and v.id = c.conversation_id
-      left join public.channel_accounts a on a.organization_id = c.organization_id and a.id = c.channel_account_id
+      from (select k.organization_id, k.message_id, k.conversation_id, k.conv_seq, k.attempts, k.channel_account_id, k.lease_until, k.due_at from claimed k
+             union all
+            select s.organization_id, null, null, null, null, s.id, null, null from account s where s.n = 128) c
+      left join streams on true
+      left join public.messages m on m.organization_id = c.organization_id and m.id = c.message_id
+      left join public.conversations v on v.organization_id = c.organization_id and v.id = c.conversation_id
+      left join public.channel_accounts a on a.organization_id = c.organization_id and a.id = c.channel_account_id and c.message_id is not null
      order by c.due_at, c.message_id
   $$;
 
@@ -110,13 +145,12 @@ create or replace function app.settle_sends(token uuid, results jsonb) returns s
   declare
     r record;
     m public.messages;
-    p record;
     touched uuid[] := '{}';
   begin
     perform pg_advisory_xact_lock(k) from (
       select distinct app.status_key(o.channel_account_id, x.provider_message_id) as k
         from jsonb_to_recordset(results) x (message_id uuid, provider_message_id text)
-        join app.outbox o on o.message_id = x.message_id and o.lease_token = token
+        join app.outbox o on o.message_id = x.message_id and o.lease_token = token and o.state = 'running'
        where x.provider_message_id is not null order by k) keys;
     for r in
       select o.organization_id, o.message_id, o.channel_account_id, o.attempts, x.outcome, x.provider_message_id, x.code, x.reason, x.retry_in_s, x.hold_s, x.wait_s
@@ -136,13 +170,6 @@ create or replace function app.settle_sends(token uuid, results jsonb) returns s
           delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
           select * into m from public.messages where organization_id = r.organization_id and id = r.message_id for no key update;
           perform app.raise_status(m, r.provider_message_id, 'SENT', clock_timestamp(), null, null);
-          for p in
-            delete from app.pending_statuses s where s.organization_id = r.organization_id and s.channel_account_id = r.channel_account_id
-               and s.provider_message_id = r.provider_message_id returning s.*
-          loop
-            select * into m from public.messages where organization_id = r.organization_id and id = r.message_id;
-            perform app.raise_status(m, r.provider_message_id, p.status, p.occurred_at, p.failure_code, p.failure_reason);
-          end loop;
           touched := touched || r.organization_id;
         when 'failed' then
           delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
@@ -150,6 +177,9 @@ create or replace function app.settle_sends(token uuid, results jsonb) returns s
            where organization_id = r.organization_id and id = r.message_id and status = 'PENDING';
           touched := touched || r.organization_id;
         when 'retry', 'throttled', 'released' then
+          -- the provider's receipt came meanwhile: there is nothing left to send
+          delete from app.outbox o using public.messages g
+           where o.organization_id = r.organization_id and o.message_id = r.message_id and g.organization_id = o.organization_id and g.id = o.message_id and g.status <> 'PENDING';
           update app.outbox
              set state = 'available', lease_token = null, lease_until = null, claimed_by = null, sending_at = null, last_error = coalesce(r.reason, r.code),
                  attempts = case r.outcome when 'retry' then attempts else attempts - 1 end,
@@ -184,8 +214,21 @@ create or replace function app.reap_sends(wait interval, max_rows integer) retur
         from app.outbox o
         join public.messages m on m.organization_id = o.organization_id and m.id = o.message_id
         left join public.channel_accounts a on a.organization_id = o.organization_id and a.id = o.channel_account_id
-       where (o.state = 'running' and o.lease_until < clock_timestamp()) or (o.state = 'unknown' and o.due_at < clock_timestamp())
-          or (o.state = 'available' and (a.disconnected_at is not null or m.status <> 'PENDING'))
+       where (o.organization_id, o.message_id) in (   -- each by its index, for most rows only wait for their turn
+               select x.organization_id, x.message_id from app.outbox x where x.state = 'running' and x.lease_until < clock_timestamp()
+               union all
+               select x.organization_id, x.message_id from app.outbox x where x.state = 'unknown' and x.due_at < clock_timestamp()
+               union all
+               (select x.organization_id, x.message_id from public.channel_accounts c
+                  join app.outbox x on x.organization_id = c.organization_id and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = c.id
+                 where c.disconnected_at is not null and x.state = 'available' and not x.is_later limit max_rows)
+               union all
+               (select x.organization_id, x.message_id from app.outbox x
+                  join public.messages g on g.organization_id = x.organization_id and g.id = x.message_id
+                 where x.state = 'available' and not x.is_later and g.status <> 'PENDING' limit max_rows))
+         -- and still so once the row is ours
+         and (o.state = 'running' and o.lease_until < clock_timestamp() or o.state = 'unknown' and o.due_at < clock_timestamp()
+              or o.state = 'available' and (a.disconnected_at is not null or m.status <> 'PENDING'))
        order by o.organization_id, o.conversation_id, o.conv_seq limit max_rows for update of o skip locked
     loop
       if r.message_status <> 'PENDING' then

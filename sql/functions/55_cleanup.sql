@@ -5,12 +5,13 @@
 --   sessions           30 days after they ended, with their refresh tokens
 --   refresh_tokens     30 days after use, when the next one was used as well: the parent of the newest may still be asked for
 --   mail               30 days: nobody wants it later
+--   audit              400 days
 --   events             400 days, the oldest first, so that each log stays without gaps; never an organization's newest, which says
 --                      where its log goes on
 drop function if exists app.delete_expired(integer);
 create function app.delete_expired(batch integer)
   returns table (pending_statuses bigint, idempotency_keys bigint, webhook_failures bigint, account_holds bigint,
-                 sign_in_failures bigint, sessions bigint, refresh_tokens bigint, mail bigint, events bigint)
+                 sign_in_failures bigint, sessions bigint, refresh_tokens bigint, mail bigint, audit bigint, events bigint)
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$
     with statuses as (
@@ -40,6 +41,12 @@ create function app.delete_expired(batch integer)
     ), mails as (
       delete from app.mail_outbox m where m.id = any (array(
         select id from app.mail_outbox where state <> 'running' and created_at < now() - interval '30 days' limit batch for update skip locked)) returning 1
+    ), audits as (   -- an index probe an organization; whoever else deletes here is refused
+      delete from public.audit_log g using (
+        select x.organization_id, x.id from public.organizations o
+         cross join lateral (select a.organization_id, a.id from public.audit_log a where a.organization_id = o.id and a.at < now() - interval '400 days' limit batch) x
+         limit batch) gone
+       where g.organization_id = gone.organization_id and g.id = gone.id returning 1
     ), logs as (   -- whose oldest event is past its time: one look at the key each
       select o.id, (select max(e.seq) from app.events e where e.organization_id = o.id) as head
         from public.organizations o
@@ -54,5 +61,5 @@ create function app.delete_expired(batch integer)
     )
     select (select count(*) from statuses), (select count(*) from keys), (select count(*) from failures), (select count(*) from holds),
            (select count(*) from attempts), (select count(*) from ended), (select count(*) from tokens), (select count(*) from mails),
-           (select count(*) from past)
+           (select count(*) from audits), (select count(*) from past)
   $$;

@@ -10,6 +10,10 @@ select app.add_signing_key($1, $2, $3::jsonb, $4);
 -- The sentinel that stands; $1 if none did.
 select app.claim_sentinel($1);
 
+-- name: server_clock
+-- The server's clock in Unix seconds.
+select extract(epoch from clock_timestamp())::double precision;
+
 -- name: durability
 -- The server's settings that decide whether acknowledged work survives a power cut.
 select setting, value from app.durability();

@@ -8,6 +8,10 @@ select organization_id, seq, table_name, frame from app.ingest_many($1);
 -- Raise message statuses by the reports $1; what the change events say comes as notices. Running it again changes nothing.
 select app.apply_statuses($1);
 
+-- name: apply_parked
+-- Apply the reports that came for provider ids $3 of organization $1's account $2 before they were stored.
+select app.apply_parked($1, $2, $3);
+
 -- name: amend_messages
 -- Apply edits and deletions $1; the n of those whose message is not stored.
 select app.amend_messages($1);

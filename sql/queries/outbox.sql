@@ -1,10 +1,11 @@
 -- What workers run to deliver messages. All of it is functions: this login reads no table.
 
 -- name: claim_sends
--- Lease up to $3 due sends to worker $2 under token $1 for $4. Two workers calling at once never share one.
+-- Lease up to $3 due sends to worker $2 under token $1 for $4, of the accounts behind ($5, $6) (null: from the first). Two workers
+-- calling at once never share one. A row without a message says behind which account the next claim goes on.
 select organization_id, message_id, conversation_id, conv_seq, attempts, channel_account_id, channel_type, settings, secrets,
        on_ambiguous, message, identities, reply_to, last_inbound_at
-  from app.claim_sends($1, $2, $3, $4);
+  from app.claim_sends($1, $2, $3, $4, $5, $6);
 
 -- name: mark_sending
 -- Of the messages $2 held under token $1, note as being sent those with at least $3 of their lease left, and return them.
@@ -28,5 +29,5 @@ select state, rows, oldest_s from app.outbox_depth();
 
 -- name: delete_expired
 -- Throw away at most $1 rows of each kind that is past its time.
-select pending_statuses, idempotency_keys, webhook_failures, account_holds, sign_in_failures, sessions, refresh_tokens, mail, events
+select pending_statuses, idempotency_keys, webhook_failures, account_holds, sign_in_failures, sessions, refresh_tokens, mail, audit, events
   from app.delete_expired($1);

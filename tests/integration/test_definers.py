@@ -27,6 +27,7 @@ MACHINERY = {
     "add_identities": "a customer's changed number",
     "amend_messages": "edits, deletions and reactions of stored messages",
     "apply_statuses": "receipts, by account and provider id",
+    "apply_parked": "receipts that came before the echo they speak of",
     "judge_template": "a provider's verdict on a template",
     "note_opt_out": "a customer who stopped marketing",
     "contact_by_identities": "who a changed number belongs to",

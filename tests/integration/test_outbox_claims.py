@@ -125,6 +125,66 @@ async def test_a_later_message_passes_one_that_waits_for_another_try_after_two_m
     assert await claim(db) == []
     await superuser.execute("update app.outbox set queued_at = now() - interval '3 minutes'")
     assert [r["message_id"] for r in await claim(db)] == [second]
+    marked = await superuser.fetch("select id from messages where metadata ? 'overtaken'")
+    assert [r["id"] for r in marked] == [first]
+
+
+async def test_Q06_accounts_with_future_rows_alone_are_not_walked(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    """More accounts than one claim looks at have a message for tomorrow: the one for now is in the first
+    claim; what was for later is found when its time comes."""
+    others = [await make_org(superuser) for _ in range(140)]
+    for other in others:
+        await pending(superuser, other)
+    await superuser.execute("update app.outbox set due_at = now() + interval '1 day'")
+    last = await make_org(superuser)
+    [now] = await pending(superuser, last)
+    assert [r["message_id"] for r in await claim(db)] == [now]
+    assert await superuser.fetchval("select count(*) from app.outbox where is_later") == 140
+    await superuser.execute(
+        "update app.outbox set due_at = now() where organization_id = $1", others[139].id
+    )
+    assert [r["organization_id"] for r in await claim(db)] == [others[139].id]
+
+
+async def test_Q06_a_claim_looks_at_so_many_accounts_and_the_next_one_looks_on(
+    db: Database, superuser: asyncpg.Connection
+) -> None:
+    """300 held accounts before one that may send: three claims, none of which looks at more than 128."""
+    orgs = [await make_org(superuser) for _ in range(301)]
+    for other in orgs:
+        await pending(superuser, other)
+    await superuser.execute(
+        "insert into app.account_holds (organization_id, channel_account_id, reason, until)"
+        " select organization_id, id, 'throttled', now() + interval '1 hour' from channel_accounts"
+        " where organization_id <> $1",
+        orgs[300].id,
+    )
+    behind: tuple[Any, ...] = (None, None)
+    claimed = []
+    for _ in range(3):
+        async with db.connection("worker") as conn:
+            rows = await conn.fetch(
+                "select * from app.claim_sends($1, 'w', 20, '30 s', $2, $3)", uuid4(), *behind
+            )
+        claimed += [r["organization_id"] for r in rows if r["message_id"] is not None]
+        behind = next(
+            ((r["organization_id"], r["channel_account_id"]) for r in rows if r["message_id"] is None), ()
+        )
+    assert claimed == [orgs[300].id]
+    assert behind == ()
+
+
+async def test_a_retry_whose_receipt_came_meanwhile_leaves_nothing_to_send(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    [message] = await pending(superuser, org)
+    token = uuid4()
+    await claim(db, token=token)
+    await superuser.execute("update messages set status = 'SENT'")
+    await settle(db, token, message_id=str(message), outcome="retry", retry_in_s=0)
+    assert await superuser.fetchval("select count(*) from app.outbox") == 0
 
 
 async def test_a_message_scheduled_for_later_blocks_nobody(
