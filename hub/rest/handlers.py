@@ -17,7 +17,7 @@ from aiohttp import web
 
 from hub.auth.callers import admit
 from hub.bodies import JSON_BYTES, check_depth, read_body
-from hub.db.tenancy import acting_as
+from hub.db.tenancy import acting_as, in_turn
 from hub.domain.permissions import Verb, missing
 from hub.domain.principal import Principal
 from hub.errors import (
