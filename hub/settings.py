@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     work_poll_s: float = 1.0
     provider_total_s: float = 20.0
     provider_connect_s: float = 5.0
+    provider_media_s: float = 60.0
+    media_max_bytes: int = 25 * 1024 * 1024
     resume_keep_s: float = 7 * 86400.0
     meta_graph_base: str = "https://graph.facebook.com"
     meta_graph_version: str = "v25.0"
@@ -74,6 +76,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     meta_verify_token: Secret | None = None
     #: HUB_… variables that mean nothing here: most likely misspelt, so the start says so.
     unknown_names: tuple[str, ...] = ()
+
+    @property
+    def media_dir(self) -> Path:
+        """Files of messages; hubs and workers share it."""
+        return self.data_dir / "media"
 
     @property
     def secure(self) -> bool:
@@ -205,6 +212,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         work_poll_s=r.seconds("HUB_WORK_POLL_S", 1.0, 0.01, 60.0),
         provider_total_s=r.seconds("HUB_PROVIDER_TOTAL_S", 20.0, 0.1, 300.0),
         provider_connect_s=r.seconds("HUB_PROVIDER_CONNECT_S", 5.0, 0.1, 60.0),
+        provider_media_s=r.seconds("HUB_PROVIDER_MEDIA_S", 60.0, 0.1, 600.0),
+        media_max_bytes=r.integer("HUB_MEDIA_MAX_BYTES", 25 * 1024 * 1024, 1024, 1024 * 1024 * 1024),
         resume_keep_s=r.seconds("HUB_RESUME_KEEP_S", 7 * 86400.0, 1.0, 400 * 86400.0),
         meta_graph_base=r.url("META_GRAPH_BASE", ("https", "http"), "https://graph.facebook.com"),
         meta_graph_version=r.text("META_GRAPH_VERSION", "v25.0") or "v25.0",

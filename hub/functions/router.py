@@ -12,7 +12,7 @@ from aiohttp import web
 from hub.auth.callers import admit
 from hub.domain.principal import Principal
 from hub.errors import MethodNotAllowed, NotFound
-from hub.functions import events, messages, organizations
+from hub.functions import events, media, messages, organizations
 
 Handler = Callable[[web.Request, Principal], Awaitable[web.Response]]
 
@@ -30,6 +30,8 @@ _WRITE: Final = ("POST",)
 FUNCTIONS: Final[dict[str, Function]] = {
     "insert-message": Function(messages.insert_message, _WRITE),
     "whatsapp-cloud-send": Function(messages.whatsapp_cloud_send, _WRITE),
+    "upload-media": Function(media.upload_media, _WRITE),
+    "media/{id}": Function(media.get_media, ("GET", "HEAD")),
     "generate-api-key": Function(organizations.generate_api_key, _WRITE),
     "list-organizations": Function(organizations.list_organizations, _READ),
     "switch-organization": Function(organizations.switch_organization, _WRITE),
