@@ -1,7 +1,7 @@
 /** Rows and events as the hub sends them, with only what a test cares about spelled out. */
-import type { Contact, Conversation, Message } from "../src/api/models";
+import type { Contact, Conversation, Message, Note, Template } from "../src/api/models";
 import type { LiveEvent } from "../src/realtime/frames";
-import type { Unsent } from "../src/realtime/outbox";
+import type { Attachment, Unsent } from "../src/realtime/outbox";
 
 export function conversation(fields: Partial<Conversation> = {}): Conversation {
   return {
@@ -43,6 +43,22 @@ export function event(table: string, row: Record<string, unknown>, fields: Parti
 export function unsent(fields: Partial<Unsent> = {}): Unsent {
   return {
     clientRef: "r1", conversationId: "c1", content: "hello", replyToId: null, createdAt: 1_000, seenSeq: 3,
-    state: "queued", attempts: 0, notBefore: 0, errorCode: null, errorText: null, conflictIds: [], ...fields,
+    state: "queued", attempts: 0, notBefore: 0, errorCode: null, errorText: null, conflictIds: [],
+    attachment: null, template: null, ...fields,
   };
+}
+
+export function attachment(fields: Partial<Attachment> = {}): Attachment {
+  return { key: "f1", kind: "image", name: "sofa.jpg", mime: "image/jpeg", bytes: 40_000, mediaId: null, ...fields };
+}
+
+export function template(fields: Partial<Template> = {}): Template {
+  return {
+    id: "t1", name: "order_update", category: "UTILITY", status: "APPROVED", language: "en", channel_account_id: null,
+    components: [{ type: "BODY", text: "Hello {{1}}" }], ...fields,
+  };
+}
+
+export function note(fields: Partial<Note> = {}): Note {
+  return { id: "n1", author_id: "u1", content: "for us", created_at: "2026-11-24T10:01:30Z", ...fields };
 }

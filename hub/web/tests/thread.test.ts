@@ -4,7 +4,7 @@ import { bodyOf, quickReplies, slashAt, valuesFor } from "../src/features/inbox/
 import { holdOrder, selectQueue } from "../src/features/inbox/queue";
 import { replyWindow } from "../src/features/inbox/window";
 import { openPlaceholders } from "../src/lib/placeholders";
-import { contact, conversation, message, unsent } from "./rows";
+import { contact, conversation, message, note, template as aTemplate, unsent } from "./rows";
 
 const kinds = (items: ReturnType<typeof threadItems>) => items.map((item) => item.kind);
 
@@ -35,6 +35,15 @@ describe("thread items", () => {
     expect(before.at(-1)?.key).toBe("r1");
     expect(after.filter((item) => item.key === "r1")).toHaveLength(1);
     expect(after.at(-1)?.kind).toBe("message");
+  });
+
+  test("a note stands between the messages of its time, and parts them", () => {
+    const rows = [1, 2, 3].map((seq) => message({ conv_seq: seq }));
+    const items = threadItems(rows, [unsent()], null, "me", [note({ created_at: "2026-11-24T10:02:30Z" })]);
+    expect(kinds(items).slice(0, 5)).toEqual(["day", "message", "message", "note", "message"]);
+    const last = items[4];
+    expect(last?.kind === "message" && last.joined).toBe(false);
+    expect(kinds(threadItems([], [], null, "me", [note()]))).toEqual(["day", "note"]);
   });
 
   test("keys are unique", () => {
@@ -73,9 +82,8 @@ describe("the list", () => {
 });
 
 describe("quick replies", () => {
-  const template = (name: string, text: string) => ({
-    id: name, name, category: "QUICK_REPLY", components: [{ type: "HEADER" }, { type: "BODY", text }],
-  });
+  const template = (name: string, text: string) =>
+    aTemplate({ id: name, name, category: "QUICK_REPLY", components: [{ type: "HEADER" }, { type: "BODY", text }] });
 
   test("the slash counts at the start and after a space only", () => {
     expect(slashAt("/ho", 3)).toEqual({ start: 0, query: "ho" });
@@ -95,7 +103,7 @@ describe("quick replies", () => {
   test("names and texts are searched, templates without a body are not offered", () => {
     const all = [template("hours", "We open at nine"), template("empty", "")];
     expect(quickReplies(all, "nine", new Map()).map((one) => one.name)).toEqual(["hours"]);
-    expect(bodyOf({ id: "x", name: "x", category: null, components: [] })).toBe("");
+    expect(bodyOf(aTemplate({ components: [] }))).toBe("");
   });
 });
 

@@ -30,10 +30,11 @@ export interface Answer {
   headers: Headers;
 }
 
-async function toError(response: Response): Promise<ApiError> {
+/** The error that an answer of 400 or more tells of. */
+export function refusal(status: number, statusText: string, text: string): ApiError {
   let body: unknown = null;
   try {
-    body = parseJson(await response.text());
+    body = parseJson(text);
   } catch {
     // A proxy's page, or nothing: the status has to say it.
   }
@@ -42,9 +43,9 @@ async function toError(response: Response): Promise<ApiError> {
     return typeof value === "string" && value !== "" ? value : null;
   };
   return new ApiError(
-    response.status,
-    field("error_code") ?? field("code") ?? `HTTP_${response.status}`,
-    field("msg") ?? field("message") ?? field("error_description") ?? field("error") ?? response.statusText,
+    status,
+    field("error_code") ?? field("code") ?? `HTTP_${status}`,
+    field("msg") ?? field("message") ?? field("error_description") ?? field("error") ?? statusText,
     field("request_id"),
   );
 }
@@ -65,7 +66,7 @@ export async function send(path: string, call: Call = {}): Promise<Answer> {
     if (call.signal?.aborted) throw error;
     throw new ApiError(0, "NETWORK", "The hub did not answer.");
   }
-  if (!response.ok) throw await toError(response);
+  if (!response.ok) throw refusal(response.status, response.statusText, await response.text().catch(() => ""));
   const text = await response.text();
   if (text === "") return { body: null, headers: response.headers };
   try {

@@ -20,12 +20,18 @@ export const profilesQuery = listOf("profiles", profile, { order: "first_name" }
 export const channelsQuery = listOf("channel_accounts", channelAccount, { order: "name" });
 export const apiKeysQuery = listOf("api_keys", apiKey, { revoked_at: "is.null", order: "created_at.desc" });
 export const quickRepliesQuery = listOf("templates", template, { category: "eq.QUICK_REPLY", order: "name" });
+export const templatesQuery = listOf("templates", template, {
+  category: "neq.QUICK_REPLY", status: "eq.APPROVED", order: "name",
+});
 export const pipelinesQuery = listOf("pipelines", pipeline, { order: "created_at" });
 export const organizationQuery = listOf("organizations", organization, {});
 export const identitiesOf = (contactId: string) =>
   listOf("contact_identities", contactIdentity, { contact_id: `eq.${contactId}` });
 export const notesOf = (contactId: string) =>
   listOf("notes", note, { contact_id: `eq.${contactId}`, order: "created_at.desc", limit: "20" });
+/** Newest last, as a thread reads. */
+export const notesIn = (conversationId: string) =>
+  listOf("notes", note, { conversation_id: `eq.${conversationId}`, order: "created_at.desc", limit: "200" });
 export const tasksOf = (contactId: string) =>
   listOf("tasks", task, { contact_id: `eq.${contactId}`, order: "due_date", limit: "20" });
 export const dealsOf = (contactId: string) =>

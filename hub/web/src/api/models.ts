@@ -109,6 +109,9 @@ export const template = object({
   name: str,
   components: withDefault(list(record), []),
   category: nullable(str),
+  status: nullable(str),
+  language: nullable(str),
+  channel_account_id: nullable(str),
 });
 export type Template = Parsed<typeof template>;
 
@@ -173,7 +176,7 @@ const columnNames = {
   contact_identities: "id,contact_id,scheme,value,display_name",
   channel_accounts: "id,name,type,is_active,health,last_inbound_at,last_error",
   profiles: "id,role,first_name,last_name,email,is_active",
-  templates: "id,name,components,category",
+  templates: "id,name,components,category,status,language,channel_account_id",
   notes: "id,author_id,content,created_at",
   tasks: "id,title,due_date,completed,status",
   deals: "id,title,stage,value,currency,conversation_id",

@@ -5,6 +5,7 @@ import { oneOf } from "../lib/parse";
 import { load, save } from "../lib/storage";
 import en from "./en.json";
 import type failures from "./failures.en.json";
+import type inbox from "./inbox.en.json";
 
 export const LANGUAGES = ["en", "ar"] as const;
 export type Language = (typeof LANGUAGES)[number];
@@ -13,7 +14,7 @@ export const languageNames: Record<Language, string> = { en: "English", ar: "Ø§Ù
 declare module "i18next" {
   interface CustomTypeOptions {
     defaultNS: "translation";
-    resources: { translation: typeof en; failures: typeof failures };
+    resources: { translation: typeof en; failures: typeof failures; inbox: typeof inbox };
     returnNull: false;
   }
 }

@@ -20,9 +20,21 @@ const permissions: Record<keyof typeof en.permission, true> = {
   can_manage_settings: true,
 };
 
-/** A conversation's last line. Deleted ones have only their kind left. */
+const kinds: Record<keyof typeof en.kind, true> = {
+  image: true, video: true, audio: true, document: true, sticker: true, location: true, contact: true, contacts: true,
+  template: true, interactive: true, unsupported: true, other: true,
+};
+
+/** What a message without words is. */
+export function kindLabel(t: TFunction, type: string): string {
+  return t(isKey(kinds, type) ? `kind.${type}` : "kind.other");
+}
+
+/** A conversation's last line. Messages without words have only their kind there. */
 export function previewOf(t: TFunction, preview: string | null): string {
   if (preview === "[deleted]") return t("bubble.deleted");
+  const kind = /^\[([a-z_]+)\]$/.exec(preview ?? "")?.[1];
+  if (kind !== undefined && isKey(kinds, kind)) return t(`kind.${kind}`);
   return preview === null || preview === "" ? t("list.noText") : preview;
 }
 

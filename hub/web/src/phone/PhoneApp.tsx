@@ -1,9 +1,10 @@
 /** The customer's side of the demo: pick somebody, write as them. Plain React: this page has no need of a kit. */
-import { ArrowLeft, Languages, SendHorizontal } from "lucide-react";
+import { ArrowLeft, FileText, Languages, Paperclip, SendHorizontal } from "lucide-react";
 import { useCallback, useEffect, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { ApiError } from "../api/http";
 import { localeOf, setLanguage } from "../i18n";
+import { kindLabel } from "../i18n/labels";
 import { newId } from "../lib/ids";
 import { clockTime, dayLabel, rowTime, sameDay } from "../lib/time";
 import { Avatar } from "../ui/Avatar";
@@ -13,10 +14,11 @@ import { type TickState, Ticks } from "../ui/Ticks";
 import { cx } from "../ui/cx";
 import {
   type HubState, type Persona, type Phone, type PhoneMessage, type Saying, fetchMessages, fetchPhone, markRead, say,
+  uploadFile,
 } from "./api";
 import { openLine } from "./connection";
 import css from "./PhoneApp.module.css";
-import { type Chat, choicesOf, emptyChat, foldFrame, put } from "./store";
+import { type Chat, choicesOf, emptyChat, fileMessage, fileOf, foldFrame, put } from "./store";
 
 const POLL_MS = 4_000;
 
@@ -144,7 +146,9 @@ function PersonRow({ persona, selected, onPick }: { persona: Persona; selected: 
 
 interface Waiting {
   ref: string;
-  saying: Saying;
+  /** What is said; with a file it is known only after its upload. */
+  saying: Saying | null;
+  file?: File | undefined;
   text: string;
   failure: string | null;
 }
@@ -168,6 +172,7 @@ function Conversation({ persona, account, accountName, hub, onBack, onChange }: 
   const [hubNow, setHubNow] = useState(hub);
   const end = useRef<HTMLDivElement>(null);
   const field = useRef<HTMLTextAreaElement>(null);
+  const chooser = useRef<HTMLInputElement>(null);
 
   useEffect(() => setHubNow(hub), [hub]);
   useEffect(() => {
@@ -209,7 +214,11 @@ function Conversation({ persona, account, accountName, hub, onBack, onChange }: 
 
   const deliver = (one: Waiting) => {
     setWaiting((old) => [...old.filter((other) => other.ref !== one.ref), { ...one, failure: null }]);
-    say(persona.id, account, one.saying, one.ref)
+    const said = async () => {
+      const saying = one.saying ?? (one.file && fileMessage(await uploadFile(one.file), one.file, one.text)) ?? {};
+      return say(persona.id, account, saying, one.ref);
+    };
+    said()
       .then((message) => {
         setWaiting((old) => old.filter((other) => other.ref !== one.ref));
         setChat((old) => put(old, old.messages.some((known) => known.id === message.id) ? [] : [message]));
@@ -220,6 +229,14 @@ function Conversation({ persona, account, accountName, hub, onBack, onChange }: 
       });
   };
   const write = (text: string, saying: Saying) => deliver({ ref: newId(), saying, text, failure: null });
+  /** The words go beneath the last one. */
+  const sendFiles = (files: readonly File[]) => {
+    files.forEach((file, index) => {
+      const text = index === files.length - 1 ? draft.trim() : "";
+      deliver({ ref: newId(), saying: null, file, text, failure: null });
+    });
+    if (files.length > 0) setDraft("");
+  };
   const send = () => {
     const text = draft.trim();
     if (text === "") return;
@@ -278,6 +295,11 @@ function Conversation({ persona, account, accountName, hub, onBack, onChange }: 
         {waiting.map((one) => (
           <div key={one.ref} className={cx(css.row, css.mine)}>
             <div className={css.bubble}>
+              {one.file && (
+                <p className={css.file}>
+                  <FileText size={20} aria-hidden /> <bdi>{one.file.name}</bdi>
+                </p>
+              )}
               <p className={css.text} dir="auto">
                 {one.text}
               </p>
@@ -310,6 +332,22 @@ function Conversation({ persona, account, accountName, hub, onBack, onChange }: 
           field.current?.focus();
         }}
       >
+        <input
+          ref={chooser}
+          type="file"
+          multiple
+          hidden
+          aria-hidden
+          tabIndex={-1}
+          data-testid="file-chooser"
+          onChange={(event) => {
+            sendFiles([...(event.currentTarget.files ?? [])]);
+            event.currentTarget.value = "";
+          }}
+        />
+        <button type="button" className={css.attach} aria-label={t("phone.attach")} title={t("phone.attach")} onClick={() => chooser.current?.click()}>
+          <Paperclip size={18} aria-hidden />
+        </button>
         <textarea
           ref={field}
           value={draft}
@@ -319,6 +357,12 @@ function Conversation({ persona, account, accountName, hub, onBack, onChange }: 
           placeholder={t("phone.write")}
           className={css.field}
           onChange={(event) => setDraft(event.currentTarget.value)}
+          onPaste={(event) => {
+            const { clipboardData } = event;
+            if (clipboardData.files.length === 0 || clipboardData.types.includes("text/plain")) return;
+            event.preventDefault();
+            sendFiles([...clipboardData.files]);
+          }}
           onKeyDown={(event) => {
             if (event.key === "Enter" && !event.shiftKey && !event.nativeEvent.isComposing) {
               event.preventDefault();
@@ -337,6 +381,37 @@ function Conversation({ persona, account, accountName, hub, onBack, onChange }: 
 const ticks: Record<PhoneMessage["state"], TickState> = {
   stored: "waiting", sent: "sent", delivered: "sent", read: "read", failed: "failed",
 };
+
+function BubbleFile({ message }: { message: PhoneMessage }) {
+  const { t } = useTranslation();
+  const file = fileOf(message);
+  if (!file) return null;
+  switch (file.kind) {
+    case "image":
+    case "sticker":
+      return (
+        <a href={file.url} target="_blank" rel="noopener noreferrer" className={css.picture}>
+          <img src={file.url} alt={kindLabel(t, file.kind)} loading="lazy" />
+        </a>
+      );
+    case "video":
+      return (
+        // oxlint-disable-next-line jsx-a11y/media-has-caption
+        <video className={css.film} src={file.url} controls preload="metadata" aria-label={kindLabel(t, file.kind)} />
+      );
+    case "audio":
+      return (
+        // oxlint-disable-next-line jsx-a11y/media-has-caption
+        <audio className={css.sound} src={file.url} controls preload="metadata" aria-label={kindLabel(t, file.kind)} />
+      );
+    default:
+      return (
+        <a href={file.url} download={file.name} className={css.file}>
+          <FileText size={20} aria-hidden /> <bdi>{file.kind === "document" ? file.name : kindLabel(t, file.kind)}</bdi>
+        </a>
+      );
+  }
+}
 
 interface BubbleProps {
   message: PhoneMessage;
@@ -367,12 +442,15 @@ function Bubble({ message, last, onChoose }: BubbleProps) {
           <p className={css.gone}>{t("bubble.deleted")}</p>
         ) : (
           <>
-            {message.type !== "text" && message.content === "" && (
-              <p className={css.gone}>{t("bubble.attachment", { kind: message.type })}</p>
+            <BubbleFile message={message} />
+            {message.type !== "text" && message.content === "" && fileOf(message) === null && (
+              <p className={css.gone}>{kindLabel(t, message.type)}</p>
             )}
-            <p className={css.text} dir="auto">
-              <RichText text={message.content} />
-            </p>
+            {message.content !== "" && (
+              <p className={css.text} dir="auto">
+                <RichText text={message.content} />
+              </p>
+            )}
           </>
         )}
         <p className={css.foot}>

@@ -1,5 +1,5 @@
 /** The sandbox's phone API (docs/sandbox.md, section 4), parsed. */
-import { ApiError, send } from "../api/http";
+import { ApiError, refusal, send } from "../api/http";
 import {
   type Parsed, bool, list, nullable, num, object, oneOf, oneOfOr, parseJson, str, tagged, unknown, withDefault,
 } from "../lib/parse";
@@ -89,6 +89,23 @@ export type Saying = Record<string, unknown>;
 export async function say(personaId: string, account: string, message: Saying, ref: string): Promise<PhoneMessage> {
   const body = { channel: "WHATSAPP_CLOUD", account, persona: personaId, message, client_ref: ref };
   return answer((await send("/_ctl/inbound", { method: "POST", body })).body, "inbound").message;
+}
+
+const stored = object({ id: str });
+
+/** Bytes that the customer will send; their id for the message. */
+export async function uploadFile(file: File): Promise<string> {
+  const query = new URLSearchParams({ filename: file.name });
+  const headers = { "Content-Type": file.type || "application/octet-stream", Accept: "application/json" };
+  let response: Response;
+  try {
+    response = await fetch(`/_ctl/media?${query}`, { method: "POST", headers, body: file });
+  } catch {
+    throw new ApiError(0, "NETWORK", "The sandbox did not answer.");
+  }
+  const text = await response.text();
+  if (!response.ok) throw refusal(response.status, response.statusText, text);
+  return stored(parseJson(text), "media").id;
 }
 
 /** The customer has seen the business's messages; the hub hears of it. */

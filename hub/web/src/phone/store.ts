@@ -40,6 +40,30 @@ export function foldFrame(chat: Chat, frame: LiveFrame): Chat {
   }
 }
 
+/** What kind of message a file becomes, as WhatsApp's own app decides it. */
+export function kindOfFile(type: string): "image" | "video" | "audio" | "document" {
+  if (type === "image/jpeg" || type === "image/png") return "image";
+  if (type === "video/mp4" || type === "video/3gpp") return "video";
+  return type.startsWith("audio/") ? "audio" : "document";
+}
+
+/** The message around an uploaded file. */
+export function fileMessage(id: string, file: { type: string; name: string }, caption: string): Record<string, unknown> {
+  const kind = kindOfFile(file.type);
+  const words = caption === "" || kind === "audio" ? {} : { caption };
+  const named = kind === "document" ? { filename: file.name } : {};
+  return { type: kind, [kind]: { id, ...words, ...named } };
+}
+
+/** The address of a message's file, where a page of the sandbox may show it. */
+export function fileOf(message: PhoneMessage): { url: string; name: string; kind: string } | null {
+  const url = message.media_url;
+  // A business may name any address; only files and pages of the web are opened.
+  if (url === null || !/^(https?:|\/)/.test(url)) return null;
+  const part = field(message.message, message.type);
+  return { url, name: text(field(part, "filename")) || message.type, kind: message.type };
+}
+
 export interface Choice {
   key: string;
   label: string;

@@ -12,7 +12,8 @@ import { reconnectDelay } from "../lib/backoff";
 import { isRecord, parseJson } from "../lib/parse";
 import type { Cursor, LiveEvent, ServerFrame, Welcome } from "./frames";
 import {
-  type Outbox, type OutboxAction, type Unsent, isTransient, nextDue, reduceOutbox, sendable, unsent,
+  type Attachment, type Outbox, type OutboxAction, type Unsent, awaitsFile, isTransient, nextDue, reduceOutbox, sendable,
+  unsent,
 } from "./outbox";
 import {
   type Inbox, type Wants, applyEvents, beginResync, dropThreads, emptyInbox, follow, markRead, openThread,
@@ -90,6 +91,7 @@ export function startLive(userId: string, onTables: (tables: ReadonlySet<string>
   me = userId;
   tablesChanged = onTables;
   useLive.setState({ ...initial, outbox: loadOutbox(userId) }, true);
+  if (useLive.getState().outbox.some((one) => one.attachment)) void files().then((one) => one.resumeUploads(userId));
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   socket = new LiveSocket(`${scheme}://${location.host}/ws`, {
     token: accessToken,
@@ -544,6 +546,9 @@ function loadOutbox(user: string): Outbox {
   return reduceOutbox(found.sort((a, b) => a.createdAt - b.createdAt), { type: "connection-lost" });
 }
 
+/** Few messages carry a file: what uploads them is fetched with the first one. */
+const files = () => import("./uploads");
+
 function setOutbox(action: OutboxAction): void {
   const before = useLive.getState().outbox;
   const after = reduceOutbox(before, action);
@@ -560,21 +565,42 @@ function setOutbox(action: OutboxAction): void {
   }
 }
 
+/** What a message may carry besides its text. */
+export interface Cargo {
+  attachment?: Attachment | undefined;
+  template?: NonNullable<Unsent["template"]> | undefined;
+}
+
 /** Puts a message into the thread and sends it as soon as that is possible. */
-export function compose(conversationId: string, content: string, replyToId: string | null, seenSeq: number | null): void {
+export function compose(
+  conversationId: string, content: string, replyToId: string | null, seenSeq: number | null, cargo: Cargo = {},
+): void {
   setOutbox({
     type: "composed",
     message: {
       clientRef: newId(), conversationId, content, replyToId, createdAt: Date.now(), seenSeq,
       state: "queued", attempts: 0, notBefore: 0, errorCode: null, errorText: null, conflictIds: [],
+      attachment: cargo.attachment ?? null, template: cargo.template ?? null,
     },
   });
   noteTyping(conversationId, false);
   flush();
 }
 
+/** A file is up, or was refused and only a person can change that. */
+export function uploadSettled(key: string, outcome: { mediaId: string } | { code: string; text: string }): void {
+  if ("mediaId" in outcome) setOutbox({ type: "uploaded", key, mediaId: outcome.mediaId });
+  else setOutbox({ type: "upload-refused", key, code: outcome.code, text: outcome.text });
+  flush();
+}
+
 export function retryUnsent(clientRef: string): void {
   setOutbox({ type: "retry", clientRef });
+  const again = useLive.getState().outbox.find((one) => one.clientRef === clientRef);
+  if (again?.attachment && awaitsFile(again)) {
+    const { key } = again.attachment;
+    void files().then((one) => one.uploadAgain(key));
+  }
   flush();
 }
 
@@ -583,8 +609,11 @@ export function sendAnyway(clientRef: string): void {
   flush();
 }
 
-export function discardUnsent(clientRef: string): void {
+/** Its file stays with `keepFile`, for whoever goes on with it. */
+export function discardUnsent(clientRef: string, keepFile = false): void {
+  const key = useLive.getState().outbox.find((one) => one.clientRef === clientRef)?.attachment?.key;
   setOutbox({ type: "discard", clientRef });
+  if (key !== undefined && !keepFile) void files().then((one) => one.dropFile(key));
   flush();
 }
 
@@ -604,8 +633,10 @@ async function trySend(one: Unsent): Promise<void> {
   try {
     const result = await socket?.command("send", {
       conversation_id: one.conversationId,
-      content: one.content,
       client_ref: one.clientRef,
+      ...(one.template
+        ? { template_id: one.template.id, variables: one.template.variables }
+        : { content: one.content, ...(one.attachment ? { media_id: one.attachment.mediaId } : {}) }),
       ...(one.replyToId === null ? {} : { reply_to_id: one.replyToId }),
       ...(one.seenSeq === null ? {} : { seen_seq: one.seenSeq }),
     });
@@ -641,7 +672,16 @@ async function settle(one: Unsent, messageId: string | null): Promise<void> {
       setInbox(takeMessages(inboxNow(), found));
     }, known).catch(report);
   }
-  setOutbox({ type: "landed", clientRefs: new Set([one.clientRef]) });
+  landed(new Set([one.clientRef]));
+}
+
+/** What has become a row needs its file no longer. */
+function landed(clientRefs: ReadonlySet<string>): void {
+  const keys = useLive.getState().outbox.flatMap((one) =>
+    one.attachment && clientRefs.has(one.clientRef) ? [one.attachment.key] : [],
+  );
+  setOutbox({ type: "landed", clientRefs });
+  if (keys.length) void files().then((one) => keys.forEach((key) => one.dropFile(key)));
 }
 
 /** Takes out of the outbox what has become a row of a thread. */
@@ -652,5 +692,5 @@ function land(): void {
   for (const thread of inbox.threads.values()) {
     for (const row of thread.messages) if (row.client_ref) refs.add(row.client_ref);
   }
-  setOutbox({ type: "landed", clientRefs: refs });
+  landed(refs);
 }

@@ -3,7 +3,22 @@
  * Each keeps the `client_ref` it was born with through every try, so that a try whose answer was lost does no harm:
  * the hub answers the second one with the first one's message. Within a conversation they go out in order.
  */
-import { type Parsed, list, nullable, num, object, oneOf, str } from "../lib/parse";
+import { type Parsed, list, nullable, num, object, oneOf, record, str } from "../lib/parse";
+
+export const FILE_KINDS = ["image", "video", "audio", "document", "sticker"] as const;
+export type FileKind = (typeof FILE_KINDS)[number];
+
+/** A file picked to be sent. Its bytes are kept elsewhere in this browser, under `key`. */
+export const attachment = object({
+  key: str,
+  kind: oneOf(...FILE_KINDS),
+  name: str,
+  mime: str,
+  bytes: num,
+  /** The hub's id for it once it is up; null before. */
+  mediaId: nullable(str),
+});
+export type Attachment = Parsed<typeof attachment>;
 
 export const unsent = object({
   clientRef: str,
@@ -23,6 +38,10 @@ export const unsent = object({
   errorCode: nullable(str),
   errorText: nullable(str),
   conflictIds: list(str),
+  /** It goes out after its file is up; `content` is then the caption, which may be empty. */
+  attachment: nullable(attachment),
+  /** An approved template, whose filled-in text `content` is. */
+  template: nullable(object({ id: str, variables: record })),
 });
 export type Unsent = Parsed<typeof unsent>;
 export type Outbox = readonly Unsent[];
@@ -35,6 +54,8 @@ export type OutboxAction =
   | { type: "refused"; clientRef: string; code: string; text: string }
   | { type: "deferred"; clientRef: string; until: number }
   | { type: "connection-lost" }
+  | { type: "uploaded"; key: string; mediaId: string }
+  | { type: "upload-refused"; key: string; code: string; text: string }
   | { type: "send-anyway"; clientRef: string }
   | { type: "retry"; clientRef: string }
   | { type: "discard"; clientRef: string }
@@ -61,10 +82,29 @@ export function reduceOutbox(outbox: Outbox, action: OutboxAction): Outbox {
     case "connection-lost":
       // Nobody knows whether the hub got it. The same client_ref asks again without sending twice.
       return outbox.map((one) => (one.state === "sending" ? { ...one, state: "queued", notBefore: 0 } : one));
-    case "send-anyway":
-      return change(action.clientRef, { state: "queued", seenSeq: null, conflictIds: [], notBefore: 0 });
-    case "retry":
-      return change(action.clientRef, { state: "queued", errorCode: null, errorText: null, attempts: 0, notBefore: 0 });
+    case "uploaded":
+      return changeFile(outbox, action.key, { mediaId: action.mediaId }, {});
+    case "upload-refused":
+      return changeFile(outbox, action.key, {}, {
+        state: "refused", errorCode: action.code, errorText: action.text,
+      });
+    case "send-anyway": {
+      // Whoever was asked has seen the answers, also for what they wrote right behind it.
+      const asked = outbox.find((one) => one.clientRef === action.clientRef)?.conversationId;
+      return outbox.map((one) => {
+        if (one.clientRef === action.clientRef) {
+          return { ...one, state: "queued", seenSeq: null, conflictIds: [], notBefore: 0 };
+        }
+        return one.conversationId === asked && one.state === "queued" ? { ...one, seenSeq: null } : one;
+      });
+    }
+    case "retry": {
+      const again = { state: "queued", errorCode: null, errorText: null, attempts: 0, notBefore: 0 } as const;
+      const one = outbox.find((other) => other.clientRef === action.clientRef);
+      // The hub has given the file up (unsent for a day): it goes up once more.
+      const file = one?.attachment && one.errorCode === FILE_GONE ? { ...one.attachment, mediaId: null } : one?.attachment;
+      return change(action.clientRef, { ...again, attachment: file ?? null });
+    }
     case "discard":
       return outbox.filter((one) => one.clientRef !== action.clientRef);
     case "landed": {
@@ -75,6 +115,19 @@ export function reduceOutbox(outbox: Outbox, action: OutboxAction): Outbox {
       return unreachable(action);
   }
 }
+
+/** What the hub answers to a send whose file it does not have. */
+export const FILE_GONE = "RESOURCE_NOT_FOUND";
+
+function changeFile(outbox: Outbox, key: string, file: Partial<Attachment>, fields: Partial<Unsent>): Outbox {
+  if (!outbox.some((one) => one.attachment?.key === key)) return outbox;
+  return outbox.map((one) =>
+    one.attachment?.key === key ? { ...one, ...fields, attachment: { ...one.attachment, ...file } } : one,
+  );
+}
+
+/** Whether its file is not up yet. */
+export const awaitsFile = (one: Unsent): boolean => one.attachment !== null && one.attachment.mediaId === null;
 
 function unreachable(value: never): never {
   throw new Error(`unhandled action ${JSON.stringify(value)}`);
@@ -93,7 +146,7 @@ export function sendable(outbox: Outbox, now: number): Unsent[] {
     if (held.has(one.conversationId)) continue;
     if (one.state === "queued") {
       held.add(one.conversationId);
-      if (one.notBefore <= now) ready.push(one);
+      if (one.notBefore <= now && !awaitsFile(one)) ready.push(one);
     } else if (one.state === "sending" || one.state === "conflict") {
       held.add(one.conversationId);
     }

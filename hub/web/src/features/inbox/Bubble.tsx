@@ -1,19 +1,24 @@
 import { ActionIcon, Button, Menu, Tooltip } from "@mantine/core";
-import { Ellipsis, FileText, Image as ImageIcon, MapPin, Mic, Reply, Trash2, Video } from "lucide-react";
+import { Ellipsis, FileText, Image as ImageIcon, LayoutTemplate, MapPin, Mic, NotebookPen, Reply, Trash2, Video } from "lucide-react";
 import { memo, useState } from "react";
 import type { TFunction } from "i18next";
 import { useTranslation } from "react-i18next";
-import type { Message } from "../../api/models";
+import { mediaOf } from "../../api/media";
+import type { Message, Note } from "../../api/models";
 import { localeOf } from "../../i18n";
 import { clockTime, fullTime } from "../../lib/time";
 import { discardUnsent, retryUnsent, useLive } from "../../realtime/live";
 import type { Unsent } from "../../realtime/outbox";
+import { FILE_LOST } from "../../realtime/uploads";
 import { RichText } from "../../ui/RichText";
 import { type TickState, Ticks } from "../../ui/Ticks";
 import { cx } from "../../ui/cx";
 import css from "./Bubble.module.css";
 import { perform } from "../../app/deeds";
+import { kindLabel } from "../../i18n/labels";
 import { timeOf } from "./items";
+import { BubbleMedia, UnsentMedia } from "./Media";
+import { openPicker } from "./picker";
 
 function tick(status: Message["status"]): TickState | null {
   switch (status) {
@@ -65,17 +70,39 @@ function origin(t: TFunction, message: Message): string | null {
   }
 }
 
+/** A note among the messages: for the team alone, and nothing like a bubble. */
+export function NoteCard({ note, author, mine }: { note: Note; author: string; mine: boolean }) {
+  const { t, i18n } = useTranslation();
+  const { t: more } = useTranslation("inbox");
+  const lang = localeOf(i18n.language);
+  return (
+    <article className={css.note} data-testid="thread-note">
+      <p className={css.noteHead}>
+        <NotebookPen size={13} aria-hidden />
+        <span>{more("note.one")}</span>
+        <bdi>{mine ? t("bubble.you") : author}</bdi>
+        <time dateTime={note.created_at} title={fullTime(note.created_at, lang)}>
+          {clockTime(note.created_at, lang)}
+        </time>
+      </p>
+      <p className={css.noteText} dir="auto">
+        <RichText text={note.content} />
+      </p>
+    </article>
+  );
+}
+
 const kinds: Record<string, typeof FileText> = { image: ImageIcon, sticker: ImageIcon, video: Video, audio: Mic, voice: Mic };
 const PLAIN: ReadonlySet<string> = new Set(["text", "button", "interactive", "reaction", "template", "system"]);
 
 function Attachment({ message }: { message: Message }) {
   const { t } = useTranslation();
-  if (PLAIN.has(message.message_type)) return null;
+  if (PLAIN.has(message.message_type) || mediaOf(message).length > 0) return null;
   const Icon = message.message_type === "location" ? MapPin : (kinds[message.message_type] ?? FileText);
   return (
     <p className={css.attachment}>
       <Icon size={16} aria-hidden />
-      <bdi>{t("bubble.attachment", { kind: message.message_type })}</bdi>
+      <bdi>{kindLabel(t, message.message_type)}</bdi>
     </p>
   );
 }
@@ -93,7 +120,7 @@ function Quote({ original, nameOf, onOriginal }: QuoteProps) {
     <button type="button" className={css.quote} onClick={() => onOriginal?.(original.id)}>
       <bdi className={css.quoteName}>{nameOf(original)}</bdi>
       <span className={css.quoteText} dir="auto">
-        {original.deleted_at ? t("bubble.deleted") : original.content}
+        {original.deleted_at ? t("bubble.deleted") : original.content || kindLabel(t, original.message_type)}
       </span>
     </button>
   );
@@ -109,13 +136,16 @@ export interface MessageBubbleProps {
   nameOf: (message: Message) => string;
   onReply: (message: Message) => void;
   onOriginal: (id: string) => void;
+  /** Opens the lightbox at a file of the thread. */
+  onShow: (fileId: string) => void;
   /** Absent where the person may not. */
   onDelete: ((message: Message) => void) | undefined;
 }
 
 export const MessageBubble = memo(function MessageBubble(props: MessageBubbleProps) {
-  const { message, joined, sender, mine, original, nameOf, onReply, onOriginal, onDelete } = props;
+  const { message, joined, sender, mine, original, nameOf, onReply, onOriginal, onShow, onDelete } = props;
   const { t, i18n } = useTranslation();
+  const { t: more } = useTranslation("inbox");
   const lang = localeOf(i18n.language);
   const out = message.direction === "OUTBOUND";
   const gone = message.deleted_at !== null;
@@ -149,6 +179,12 @@ export const MessageBubble = memo(function MessageBubble(props: MessageBubblePro
         ) : (
           <>
             <Attachment message={message} />
+            <BubbleMedia message={message} onOpen={onShow} />
+            {message.message_type === "template" && (
+              <p className={css.template}>
+                <LayoutTemplate size={13} aria-hidden /> {more("template.one")}
+              </p>
+            )}
             {message.content !== "" && (
               <p className={css.text} dir="auto">
                 <RichText text={message.content} />
@@ -201,9 +237,16 @@ export const MessageBubble = memo(function MessageBubble(props: MessageBubblePro
                   reason: message.failure_reason ?? message.failure_code ?? t("bubble.failed"),
                 })}
           </span>
-          <Button size="compact-xs" variant="default" loading={busy} onClick={retry}>
-            {t("bubble.retry")}
-          </Button>
+          <span className={css.choices}>
+            {message.failure_code === "window_closed" && (
+              <Button size="compact-xs" variant="default" onClick={() => openPicker(message.conversation_id)}>
+                {more("template.choose")}
+              </Button>
+            )}
+            <Button size="compact-xs" variant="default" loading={busy} onClick={retry}>
+              {t("bubble.retry")}
+            </Button>
+          </span>
         </div>
       )}
     </article>
@@ -219,6 +262,7 @@ export interface UnsentBubbleProps {
 
 export function UnsentBubble({ unsent, joined, original, nameOf }: UnsentBubbleProps) {
   const { t, i18n } = useTranslation();
+  const { t: more } = useTranslation("inbox");
   const live = useLive((state) => state.phase.name === "live");
   const at = unsent.createdAt;
   const refused = unsent.state === "refused";
@@ -227,9 +271,19 @@ export function UnsentBubble({ unsent, joined, original, nameOf }: UnsentBubbleP
     <article className={cx(css.row, css.out, joined && css.joined)} data-testid="unsent" data-state={unsent.state}>
       <div className={cx(css.bubble, css.pending)}>
         {unsent.replyToId && <Quote original={original} nameOf={nameOf} />}
-        <p className={css.text} dir="auto">
-          <RichText text={unsent.content} />
-        </p>
+        {unsent.attachment && (
+          <UnsentMedia unsent={unsent} file={unsent.attachment} onCancel={() => discardUnsent(unsent.clientRef)} />
+        )}
+        {unsent.template && (
+          <p className={css.template}>
+            <LayoutTemplate size={13} aria-hidden /> {more("template.one")}
+          </p>
+        )}
+        {unsent.content !== "" && (
+          <p className={css.text} dir="auto">
+            <RichText text={unsent.content} />
+          </p>
+        )}
         <p className={css.foot}>
           <time dateTime={new Date(at).toISOString()}>{clockTime(at, localeOf(i18n.language))}</time>
           <Ticks state={refused ? "failed" : "waiting"} label={refused ? t("bubble.failed") : t("bubble.unsent")} />
@@ -239,11 +293,13 @@ export function UnsentBubble({ unsent, joined, original, nameOf }: UnsentBubbleP
         <div className={cx(css.trouble, !refused && css.waiting)}>
           <span>
             {refused
-              ? t("bubble.refusedBecause", { reason: unsent.errorText || (unsent.errorCode ?? "") })
+              ? unsent.errorCode === FILE_LOST
+                ? more("upload.lost")
+                : t("bubble.refusedBecause", { reason: unsent.errorText || (unsent.errorCode ?? "") })
               : t("bubble.queuedOffline")}
           </span>
           <span className={css.choices}>
-            {refused && (
+            {refused && unsent.errorCode !== FILE_LOST && (
               <Button size="compact-xs" variant="default" onClick={() => retryUnsent(unsent.clientRef)}>
                 {t("bubble.retry")}
               </Button>

@@ -1,24 +1,45 @@
-import { ActionIcon, Button, Modal, Textarea, Tooltip } from "@mantine/core";
-import { useQuery } from "@tanstack/react-query";
-import { CornerUpLeft, Info, SendHorizontal, TriangleAlert, X, Zap } from "lucide-react";
-import { useEffect, useMemo, useRef, useState } from "react";
+import { ActionIcon, Button, Menu, Modal, Textarea, Tooltip } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import {
+  CornerUpLeft, Info, LayoutTemplate, NotebookPen, Paperclip, Plus, SendHorizontal, TriangleAlert, X, Zap,
+} from "lucide-react";
+import { Suspense, lazy, useEffect, useImperativeHandle, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { profilesQuery, quickRepliesQuery } from "../../api/lists";
-import type { ChannelAccount, Contact, Conversation } from "../../api/models";
+import { type ChannelAccount, type Contact, type Conversation, note } from "../../api/models";
+import { insert } from "../../api/rest";
+import { complain } from "../../app/deeds";
+import { useMay } from "../../app/may";
 import { localeOf } from "../../i18n";
+import "../../i18n/inbox";
+import { newId } from "../../lib/ids";
 import { colleagueName } from "../../lib/people";
 import { openPlaceholders } from "../../lib/placeholders";
 import { duration } from "../../lib/time";
 import { compose, discardUnsent, noteTyping, sendAnyway, useLive } from "../../realtime/live";
-import type { Unsent } from "../../realtime/outbox";
+import type { Attachment, Unsent } from "../../realtime/outbox";
+import { addFile, holdFile, useUploads } from "../../realtime/uploads";
 import { Avatar } from "../../ui/Avatar";
+import { cx } from "../../ui/cx";
+import { MOST_FILES, kindOf, pieces, problemOf, typeOf } from "./attach";
 import css from "./Composer.module.css";
 import { clearDraft, draftOf, setDraft, useDraft } from "./drafts";
+import { closePicker, openPicker, usePicker } from "./picker";
 import { type QuickReply, quickReplies, slashAt, valuesFor } from "./quick";
 import { replyWindow } from "./window";
 
 /** WhatsApp's limit for a text, the smallest of the channels' that people meet. */
 const MAX_LENGTH = 4096;
+
+const Tray = lazy(() => import("./Tray"));
+const TemplatePicker = lazy(() => import("./TemplatePicker"));
+const preloadTray = () => void import("./Tray");
+
+/** What the pane around it does with files that were dropped on it. */
+export interface ComposerHandle {
+  attach: (files: readonly File[]) => void;
+}
 
 export interface ComposerProps {
   conversation: Conversation;
@@ -26,10 +47,18 @@ export interface ComposerProps {
   channel: ChannelAccount | undefined;
   me: string;
   name: string;
+  handle: React.Ref<ComposerHandle>;
 }
 
-export function Composer({ conversation, contact, channel, me, name }: ComposerProps) {
+export function Composer({ conversation, contact, channel, me, name, handle }: ComposerProps) {
   const { t, i18n } = useTranslation();
+  const { t: more } = useTranslation("inbox");
+  const client = useQueryClient();
+  const chooser = useRef<HTMLInputElement>(null);
+  const picking = usePicker((picker) => picker.conversationId === conversation.id);
+  const crm = useMay("can_access_crm");
+  const uploads = useUploads((all) => all.byKey);
+  const [noting, setNoting] = useState(false);
   const id = conversation.id;
   const draft = useDraft(id);
   const field = useRef<HTMLTextAreaElement>(null);
@@ -48,18 +77,26 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
     return () => clearInterval(timer);
   }, []);
   useEffect(() => () => noteTyping(id, false), [id]);
+  useEffect(() => closePicker, [id]);
 
   const agent = colleagueName(profiles?.find((one) => one.id === me), "");
   const values = useMemo(() => valuesFor(contact, agent), [contact, agent]);
-  const slash = quickOff ? null : slashAt(draft.text, Math.min(caret, draft.text.length));
+  const slash = quickOff || draft.note ? null : slashAt(draft.text, Math.min(caret, draft.text.length));
   const replies = useMemo(
     () => (slash ? quickReplies(templates ?? [], slash.query, values) : []),
     [slash?.query, slash === null, templates, values],
   );
   const chosen = replies[Math.min(active, replies.length - 1)];
-  const open = openPlaceholders(draft.text);
-  const tooLong = draft.text.length > MAX_LENGTH;
-  const sendable = draft.text.trim() !== "" && open.length === 0 && !tooLong;
+  // Without the right to read notes nobody writes one that they would not see again.
+  const noteMode = draft.note && crm;
+  const open = noteMode ? [] : openPlaceholders(draft.text);
+  const tooLong = !noteMode && draft.text.length > MAX_LENGTH;
+  const files = noteMode ? [] : draft.files;
+  const stuck = files.filter(
+    (one) => problemOf(one, channel?.type) !== null || uploads.get(one.key)?.state === "failed",
+  ).length;
+  const something = draft.text.trim() !== "" || files.length > 0;
+  const sendable = something && open.length === 0 && !tooLong && stuck === 0 && !noting;
   const maySend = session === null || session.role === "OWNER" || session.permissions.includes("can_send_messages");
 
   const write = (text: string) => {
@@ -68,10 +105,40 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
     setDraft(id, { text, ...(begun ? { startedSeq: newest } : {}) });
     setQuickOff(false);
     setActive(0);
-    noteTyping(id, text.trim() !== "");
+    if (!noteMode) noteTyping(id, text.trim() !== "");
   };
 
-  const insert = (reply: QuickReply) => {
+  const attach = (picked: readonly File[]) => {
+    const now = draftOf(id);
+    if (picked.length === 0 || (now.note && crm)) return;
+    const room = MOST_FILES - now.files.length;
+    if (picked.length > room) {
+      notifications.show({
+        message: more("tray.tooMany", { count: MOST_FILES }), color: "red", autoClose: 8_000,
+        closeButtonProps: { "aria-label": t("common.dismiss") },
+      });
+    }
+    const added = picked.slice(0, Math.max(0, room)).map((file): Attachment => {
+      const mime = typeOf(file.type);
+      const one = { key: newId(), kind: kindOf(mime), name: file.name || "file", mime, bytes: file.size, mediaId: null };
+      // What the channel refuses anyway stays here until it fits.
+      if (problemOf(one, channel?.type) === null) addFile(one.key, file);
+      else holdFile(one.key, file);
+      return one;
+    });
+    const begun = now.startedSeq ?? thread?.messages.at(-1)?.conv_seq ?? conversation.msg_seq;
+    setDraft(id, { files: [...now.files, ...added], startedSeq: begun });
+    field.current?.focus();
+  };
+  useImperativeHandle(handle, () => ({ attach }));
+
+  const setNote = (on: boolean) => {
+    if (on) noteTyping(id, false);
+    setDraft(id, { note: on });
+    field.current?.focus();
+  };
+
+  const insertReply = (reply: QuickReply) => {
     const start = slash?.start ?? draft.text.length;
     const end = slash ? start + 1 + slash.query.length : start;
     const text = draft.text.slice(0, start) + reply.text + draft.text.slice(end);
@@ -96,10 +163,39 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
     field.current?.focus();
   };
 
+  const keepNote = async (content: string) => {
+    setNoting(true);
+    try {
+      await insert("notes", note, {
+        contact_id: conversation.contact_id, conversation_id: id, content, author_id: me,
+      });
+      // Written on meanwhile? Then that stays, as a note.
+      const now = draftOf(id);
+      if (now.text.trim() === content) setDraft(id, { text: "" });
+      void client.invalidateQueries({ queryKey: ["rest", "notes"] });
+    } catch (error) {
+      complain(error);
+    } finally {
+      setNoting(false);
+    }
+  };
+
   const send = () => {
     const now = draftOf(id);
-    if (now.text.trim() === "" || openPlaceholders(now.text).length > 0 || now.text.length > MAX_LENGTH) return;
-    compose(id, now.text.trim(), now.replyToId, now.startedSeq);
+    if (!sendable) return;
+    if (noteMode) {
+      void keepNote(now.text.trim());
+      return;
+    }
+    if (openPlaceholders(now.text).length > 0 || now.text.length > MAX_LENGTH) return;
+    // Those that are up already need not go up again.
+    const ready = now.files.map((one) => {
+      const upload = uploads.get(one.key);
+      return upload?.state === "done" ? { ...one, mediaId: upload.mediaId } : one;
+    });
+    pieces(now.text, ready).forEach(({ content, attachment }, index) => {
+      compose(id, content, index === 0 ? now.replyToId : null, now.startedSeq, { attachment: attachment ?? undefined });
+    });
     clearDraft(id);
   };
 
@@ -121,7 +217,7 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
       }
       if ((event.key === "Enter" || event.key === "Tab") && !event.shiftKey && chosen) {
         event.preventDefault();
-        insert(chosen);
+        insertReply(chosen);
         return;
       }
     }
@@ -154,22 +250,42 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
         : state.state === "soon"
           ? t("composer.windowSoon", { time: duration(state.leftMs, localeOf(i18n.language)) })
           : null;
+  const closed = state.state === "closed" || state.state === "never";
   const original = draft.replyToId ? thread?.messages.find((one) => one.id === draft.replyToId) : undefined;
 
   return (
-    <div className={css.composer}>
-      <PeopleLine id={id} me={me} />
-      {warning && (
-        <p className={css.notice} role="note">
-          <TriangleAlert size={15} aria-hidden /> {warning}
-        </p>
+    <div className={cx(css.composer, noteMode && css.noting)}>
+      <div className={css.top}>
+        <PeopleLine id={id} me={me} />
+        {crm && (
+          <div className={css.modes} role="group" aria-label={more("note.modes")}>
+            <button type="button" className={css.mode} aria-pressed={!noteMode} onClick={() => setNote(false)}>
+              {more("note.reply")}
+            </button>
+            <button type="button" className={cx(css.mode, css.modeNote)} aria-pressed={noteMode} onClick={() => setNote(true)}>
+              <NotebookPen size={13} aria-hidden />
+              {more("note.note")}
+            </button>
+          </div>
+        )}
+      </div>
+      {warning && !noteMode && (
+        <div className={css.notice} role="note">
+          <TriangleAlert size={15} aria-hidden />
+          <span className={css.noticeText}>{warning}</span>
+          {closed && (
+            <Button size="compact-xs" variant="default" onClick={() => openPicker(id)}>
+              {more("template.choose")}
+            </Button>
+          )}
+        </div>
       )}
-      {conversation.status === "CLOSED" && (
+      {conversation.status === "CLOSED" && !noteMode && (
         <p className={css.plain}>
           <Info size={15} aria-hidden /> {t("thread.closedNote")}
         </p>
       )}
-      {draft.replyToId && (
+      {draft.replyToId && !noteMode && (
         <div className={css.reply}>
           <CornerUpLeft size={15} className="mirrored" aria-hidden />
           <span className={css.replyText}>
@@ -203,7 +319,7 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
                   className={css.quickItem}
                   // The field keeps the focus.
                   onMouseDown={(event) => event.preventDefault()}
-                  onClick={() => insert(one)}
+                  onClick={() => insertReply(one)}
                 >
                   <span className={css.quickName}>
                     /<bdi>{one.name}</bdi>
@@ -217,16 +333,70 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
           )}
         </div>
       )}
+      {files.length > 0 && (
+        <Suspense fallback={null}>
+          <Tray files={files} channelType={channel?.type} onChange={(left) => setDraft(id, { files: left })} />
+        </Suspense>
+      )}
+      <input
+        ref={chooser}
+        type="file"
+        multiple
+        hidden
+        data-testid="file-chooser"
+        aria-hidden
+        tabIndex={-1}
+        onChange={(event) => {
+          attach([...(event.currentTarget.files ?? [])]);
+          // The same file again is a choice, too.
+          event.currentTarget.value = "";
+        }}
+      />
       <div className={css.bar}>
-        <Tooltip label={t("composer.quickButton")}>
-          <ActionIcon
-            aria-label={t("composer.quickButton")}
-            size={38}
-            onClick={openQuick}
-          >
-            <Zap size={18} />
-          </ActionIcon>
-        </Tooltip>
+        {!noteMode && (
+          <>
+            <div className={css.tools}>
+              <Tooltip label={more("tray.attach")}>
+                <ActionIcon
+                  aria-label={more("tray.attach")}
+                  size={38}
+                  onPointerEnter={preloadTray}
+                  onClick={() => chooser.current?.click()}
+                >
+                  <Paperclip size={18} />
+                </ActionIcon>
+              </Tooltip>
+              <Tooltip label={more("template.choose")}>
+                <ActionIcon aria-label={more("template.choose")} size={38} onClick={() => openPicker(id)}>
+                  <LayoutTemplate size={18} />
+                </ActionIcon>
+              </Tooltip>
+              <Tooltip label={t("composer.quickButton")}>
+                <ActionIcon aria-label={t("composer.quickButton")} size={38} onClick={openQuick}>
+                  <Zap size={18} />
+                </ActionIcon>
+              </Tooltip>
+            </div>
+            <Menu position="top-start" width={220}>
+              <Menu.Target>
+                <ActionIcon className={css.plus} aria-label={more("tray.more")} size={38}>
+                  <Plus size={20} />
+                </ActionIcon>
+              </Menu.Target>
+              <Menu.Dropdown>
+                <Menu.Item leftSection={<Paperclip size={16} />} onClick={() => chooser.current?.click()}>
+                  {more("tray.attach")}
+                </Menu.Item>
+                <Menu.Item leftSection={<LayoutTemplate size={16} />} onClick={() => openPicker(id)}>
+                  {more("template.choose")}
+                </Menu.Item>
+                <Menu.Item leftSection={<Zap size={16} />} onClick={openQuick}>
+                  {t("composer.quickButton")}
+                </Menu.Item>
+              </Menu.Dropdown>
+            </Menu>
+          </>
+        )}
         <Textarea
           ref={field}
           data-composer
@@ -237,8 +407,17 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
           }}
           onSelect={(event) => setCaret(event.currentTarget.selectionStart)}
           onKeyDown={onKeyDown}
-          aria-label={t("composer.label", { name })}
-          placeholder={t("composer.placeholder")}
+          onPaste={(event) => {
+            const { clipboardData } = event;
+            // Office programs put a picture beside the text they copy: then the text is meant.
+            if (clipboardData.files.length === 0 || clipboardData.types.includes("text/plain")) return;
+            event.preventDefault();
+            attach([...clipboardData.files]);
+          }}
+          aria-label={noteMode ? more("note.label") : t("composer.label", { name })}
+          placeholder={
+            noteMode ? more("note.placeholder") : files.length > 0 ? more("tray.caption") : t("composer.placeholder")
+          }
           aria-autocomplete="list"
           aria-controls={slash && replies.length > 0 ? `quick-${id}` : undefined}
           aria-activedescendant={slash && chosen ? `quick-${chosen.id}` : undefined}
@@ -250,22 +429,29 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
           className={css.field}
           classNames={{ input: css.input }}
         />
-        <Tooltip label={t("composer.sendHint")}>
+        <Tooltip label={noteMode ? more("note.keepHint") : t("composer.sendHint")}>
           <ActionIcon
             variant="filled"
             color="pine"
             size={38}
-            aria-label={t("composer.send")}
+            aria-label={noteMode ? more("note.keep") : t("composer.send")}
             disabled={!sendable}
+            loading={noting}
             onClick={() => {
               send();
               field.current?.focus();
             }}
           >
-            <SendHorizontal size={18} className="mirrored" />
+            {noteMode ? <NotebookPen size={18} /> : <SendHorizontal size={18} className="mirrored" />}
           </ActionIcon>
         </Tooltip>
       </div>
+      {noteMode && <p className={css.noteHint}>{more("note.hint", { name })}</p>}
+      {stuck > 0 && (
+        <p className={css.hint} role="status">
+          {more("tray.stuck", { count: stuck })}
+        </p>
+      )}
       {open.length > 0 && (
         <p className={css.hint} role="status">
           {t("composer.open", { names: open.map((one) => `{{${one}}}`).join(", ") })}
@@ -277,6 +463,16 @@ export function Composer({ conversation, contact, channel, me, name }: ComposerP
         </p>
       )}
       <ConflictDialog conflict={conflict} me={me} />
+      {picking && (
+        <Suspense fallback={null}>
+          <TemplatePicker
+            conversation={conversation}
+            known={values}
+            seenSeq={thread?.messages.at(-1)?.conv_seq ?? null}
+            onClose={closePicker}
+          />
+        </Suspense>
+      )}
     </div>
   );
 }
@@ -316,10 +512,19 @@ function ConflictDialog({ conflict, me }: { conflict: Unsent | undefined; me: st
   const news = (thread?.messages ?? []).filter((one) => ids.has(one.id));
   const edit = () => {
     if (!conflict) return;
-    const { text } = draftOf(conflict.conversationId);
-    discardUnsent(conflict.clientRef);
+    const { text, files } = draftOf(conflict.conversationId);
+    // What was sent right behind it belongs to it: a picture's text, the next picture.
+    const back = useLive.getState().outbox.filter(
+      (one) =>
+        one === conflict ||
+        (one.conversationId === conflict.conversationId && one.state === "queued" && one.template === null),
+    );
+    // The question last: without it the others would go out.
+    for (const one of back.toReversed()) discardUnsent(one.clientRef, true);
     setDraft(conflict.conversationId, {
-      text: [conflict.content, text].filter(Boolean).join("\n"),
+      text: [...back.filter((one) => one.template === null).map((one) => one.content), text].filter(Boolean).join("\n"),
+      files: [...back.flatMap((one) => (one.attachment ? [one.attachment] : [])), ...files],
+      note: false,
       replyToId: conflict.replyToId,
       // What the dialog showed has been seen.
       startedSeq: thread?.messages.at(-1)?.conv_seq ?? conflict.seenSeq,

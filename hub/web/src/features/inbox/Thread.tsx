@@ -2,9 +2,10 @@ import { Button, Loader, Modal, Skeleton } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { ArrowDown, MessageSquareDashed } from "lucide-react";
-import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
+import { Suspense, lazy, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
-import { profilesQuery } from "../../api/lists";
+import { notesIn, profilesQuery } from "../../api/lists";
+import { mediaOf } from "../../api/media";
 import type { Message } from "../../api/models";
 import { localeOf } from "../../i18n";
 import { colleagueName } from "../../lib/people";
@@ -12,12 +13,16 @@ import { dayLabel } from "../../lib/time";
 import { loadOlder, readUpTo, useLive } from "../../realtime/live";
 import { unreadCount } from "../../realtime/reducer";
 import { EmptyState } from "../../ui/EmptyState";
-import { MessageBubble, UnsentBubble } from "./Bubble";
+import { MessageBubble, NoteCard, UnsentBubble } from "./Bubble";
 import { deleteMessage } from "../../app/deeds";
 import { useMay } from "../../app/may";
 import { setDraft } from "./drafts";
-import { threadItems } from "./items";
+import { kindLabel } from "../../i18n/labels";
+import { type Item, threadItems, timeOf } from "./items";
+import { lookOf, shotsOf } from "./shots";
 import css from "./Thread.module.css";
+
+const Lightbox = lazy(() => import("./Lightbox"));
 
 /** Nearer to the end than this counts as reading the end. */
 const END_PX = 48;
@@ -25,6 +30,18 @@ const END_PX = 48;
 const UNREAD_TO_START_AT = 8;
 
 const none: readonly Message[] = [];
+const FILE_PX = { image: 222, video: 170, sticker: 160, audio: 56, document: 70 };
+
+/** About how high an item will be, before it is measured. */
+function heightOf(item: Item | undefined): number {
+  if (item?.kind === "day" || item?.kind === "new") return 44;
+  if (item?.kind === "unsent") return item.unsent.attachment ? FILE_PX[item.unsent.attachment.kind] + 64 : 64;
+  if (item?.kind !== "message") return 64;
+  const { message } = item;
+  const lines = message.content === "" ? 0 : Math.ceil(message.content.length / 70);
+  const files = mediaOf(message).reduce((sum, media) => sum + FILE_PX[lookOf(message, media)], 0);
+  return 42 + lines * 22 + files;
+}
 
 function useAttention(): boolean {
   const now = () => document.visibilityState === "visible" && document.hasFocus();
@@ -73,13 +90,25 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
   if (missed && messages.at(-1)?.direction === "INBOUND" && newAfter !== attended.current && newAfter !== undefined) setNewAfter(attended.current);
 
   const mine = useMemo(() => outbox.filter((one) => one.conversationId === id), [outbox, id]);
-  const items = useMemo(() => threadItems(messages, mine, newAfter ?? null, me), [messages, mine, newAfter, me]);
+  const crm = useMay("can_access_crm");
+  const { data: allNotes } = useQuery({ ...notesIn(id), enabled: crm });
+  const complete = thread?.complete ?? false;
+  const begins = messages[0] ? timeOf(messages[0]) : undefined;
+  // Notes on what is not loaded yet come with it.
+  const notes = useMemo(() => {
+    const from = complete || begins === undefined ? -Infinity : Date.parse(begins);
+    return (allNotes ?? []).filter((one) => Date.parse(one.created_at) >= from).toReversed();
+  }, [allNotes, complete, begins]);
+  const items = useMemo(
+    () => threadItems(messages, mine, newAfter ?? null, me, notes),
+    [messages, mine, newAfter, me, notes],
+  );
   const byId = useMemo(() => new Map(messages.map((one) => [one.id, one])), [messages]);
 
   const virtual = useVirtualizer({
     count: items.length,
     getScrollElement: () => scroller.current,
-    estimateSize: (index) => (items[index]?.kind === "day" || items[index]?.kind === "new" ? 44 : 64),
+    estimateSize: (index) => heightOf(items[index]),
     getItemKey: (index) => items[index]?.key ?? index,
     overscan: 8,
     paddingStart: 12,
@@ -130,7 +159,6 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
   }, [loaded, attentive, atEnd, newest, id, newAfter]);
 
   const first = shown[0]?.index ?? 0;
-  const complete = thread?.complete ?? false;
   useEffect(() => {
     if (loaded && placed.current && !complete && first < 6) void loadOlder(id);
   }, [loaded, complete, first, id, messages.length]);
@@ -158,6 +186,9 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
     },
     [items, virtual],
   );
+
+  const [shotId, setShotId] = useState<string | null>(null);
+  const shots = useMemo(() => (shotId === null ? [] : shotsOf(messages)), [shotId, messages]);
 
   const mayDelete = useMay("can_send_messages");
   const [deleting, setDeleting] = useState<Message | null>(null);
@@ -210,6 +241,13 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
                       <span>{t("thread.newMessages")}</span>
                     </p>
                   )}
+                  {item.kind === "note" && (
+                    <NoteCard
+                      note={item.note}
+                      author={colleagueName(profiles?.find((one) => one.id === item.note.author_id), "")}
+                      mine={item.note.author_id === me}
+                    />
+                  )}
                   {item.kind === "message" && (
                     <MessageBubble
                       message={item.message}
@@ -220,6 +258,7 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
                       nameOf={nameOf}
                       onReply={replyTo}
                       onOriginal={showOriginal}
+                      onShow={setShotId}
                       onDelete={mayDelete ? setDeleting : undefined}
                     />
                   )}
@@ -251,6 +290,17 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
         </button>
       )}
       <Announcer messages={messages} name={name} loaded={loaded} />
+      {shotId !== null && (
+        <Suspense fallback={null}>
+          <Lightbox
+            shots={shots}
+            fileId={shotId}
+            nameOf={(shot) => nameOf(shot.message)}
+            onShow={setShotId}
+            onClose={() => setShotId(null)}
+          />
+        </Suspense>
+      )}
       <DeleteDialog
         // The one in sight, as it is by now: it may have been sent while somebody made up their mind.
         message={deleting ? byId.get(deleting.id) : undefined}
@@ -322,7 +372,7 @@ function Announcer({ messages, name, loaded }: { messages: readonly Message[]; n
     }
     const timer = setTimeout(() => {
       said.current = last.conv_seq;
-      setWords(t("thread.announce", { name, text: last.content }));
+      setWords(t("thread.announce", { name, text: last.content || kindLabel(t, last.message_type) }));
     }, 2_000);
     return () => clearTimeout(timer);
   }, [last, loaded, name, t]);

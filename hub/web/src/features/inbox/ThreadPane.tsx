@@ -2,9 +2,10 @@ import { ActionIcon, Button, Menu, Skeleton, Tooltip } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import {
-  Archive, ArchiveRestore, ArrowLeft, Check, ChevronDown, PanelRightClose, PanelRightOpen, SearchX, UserCheck, UserPlus,
+  Archive, ArchiveRestore, ArrowLeft, Check, ChevronDown, PanelRightClose, PanelRightOpen, Paperclip, SearchX, UserCheck, UserPlus,
   UserX,
 } from "lucide-react";
+import { useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { LinkBadge } from "../../app/LinkBadge";
 import { channelsQuery, profilesQuery } from "../../api/lists";
@@ -14,7 +15,7 @@ import { useLive } from "../../realtime/live";
 import { Avatar } from "../../ui/Avatar";
 import { EmptyState } from "../../ui/EmptyState";
 import { ChannelIcon } from "../../app/ChannelIcon";
-import { Composer } from "./Composer";
+import { Composer, type ComposerHandle } from "./Composer";
 import { assign, closeOrReopen } from "../../app/deeds";
 import { channelLabel } from "../../i18n/labels";
 import { Thread } from "./Thread";
@@ -35,6 +36,7 @@ export function ThreadPane({ id, me, assigning, onAssigning, panelShown, onToggl
   const contact = useLive((live) => (conversation ? live.inbox.contacts.get(conversation.contact_id) : undefined));
   const missing = useLive((live) => live.missing.has(id) && !live.inbox.conversations.has(id));
   const { data: channels } = useQuery(channelsQuery);
+  const composer = useRef<ComposerHandle>(null);
 
   if (missing) {
     return (
@@ -105,9 +107,63 @@ export function ThreadPane({ id, me, assigning, onAssigning, panelShown, onToggl
           </ActionIcon>
         </Tooltip>
       </header>
-      <Thread id={id} me={me} name={name} />
-      {conversation && <Composer conversation={conversation} contact={contact} channel={channel} me={me} name={name} />}
+      <DropArea onFiles={(files) => composer.current?.attach(files)}>
+        <Thread id={id} me={me} name={name} />
+        {conversation && (
+          <Composer
+            conversation={conversation}
+            contact={contact}
+            channel={channel}
+            me={me}
+            name={name}
+            handle={composer}
+          />
+        )}
+      </DropArea>
     </>
+  );
+}
+
+/** Takes files that are dropped anywhere on the conversation. Other things that are dragged pass. */
+function DropArea({ children, onFiles }: { children: React.ReactNode; onFiles: (files: readonly File[]) => void }) {
+  const { t } = useTranslation("inbox");
+  const [over, setOver] = useState(false);
+  // Entering a child is told before leaving its parent.
+  const depth = useRef(0);
+  const carries = (event: React.DragEvent) => event.dataTransfer.types.includes("Files");
+  return (
+    <div
+      className={css.drop}
+      data-over={over || undefined}
+      onDragEnter={(event) => {
+        if (!carries(event)) return;
+        depth.current += 1;
+        setOver(true);
+      }}
+      onDragOver={(event) => {
+        if (carries(event)) event.preventDefault();
+      }}
+      onDragLeave={(event) => {
+        if (!carries(event)) return;
+        depth.current -= 1;
+        if (depth.current <= 0) setOver(false);
+      }}
+      onDrop={(event) => {
+        if (!carries(event)) return;
+        event.preventDefault();
+        depth.current = 0;
+        setOver(false);
+        onFiles([...event.dataTransfer.files]);
+      }}
+    >
+      {children}
+      {over && (
+        <div className={css.overlay} aria-hidden>
+          <Paperclip size={28} />
+          <span>{t("tray.drop")}</span>
+        </div>
+      )}
+    </div>
   );
 }
 

@@ -1,13 +1,18 @@
 /** Drafts by conversation, kept over reloads. */
 import { create } from "zustand";
-import { type Parsed, type Parser, isRecord, nullable, num, object, str } from "../../lib/parse";
+import { type Parsed, type Parser, bool, isRecord, list, nullable, num, object, str, withDefault } from "../../lib/parse";
 import { load, save } from "../../lib/storage";
+import { attachment } from "../../realtime/outbox";
 
 const draft = object({
   text: str,
   replyToId: nullable(str),
   /** Newest position of the conversation when the writing began: what came later, the writer may not have seen. */
   startedSeq: nullable(num),
+  /** What is attached; the bytes are in the file store. */
+  files: withDefault(list(attachment), []),
+  /** It is a note for the team. Kept with the text: nothing meant for colleagues may become a message by a reload. */
+  note: withDefault(bool, false),
 });
 export type Draft = Parsed<typeof draft>;
 
@@ -17,7 +22,7 @@ const drafts: Parser<Record<string, Draft>> = (value, path) => {
 };
 
 const keyOf = (user: string): string => `hub.drafts.${user}`;
-const nothing: Draft = { text: "", replyToId: null, startedSeq: null };
+const nothing: Draft = { text: "", replyToId: null, startedSeq: null, files: [], note: false };
 
 interface Drafts {
   user: string;
@@ -43,7 +48,8 @@ export function setDraft(conversationId: string, change: Partial<Draft>): void {
   const { user, byId } = useDrafts.getState();
   const { [conversationId]: known, ...others } = byId;
   const next = { ...(known ?? nothing), ...change };
-  const kept = next.text === "" && next.replyToId === null ? others : { ...others, [conversationId]: next };
+  const bare = next.text === "" && next.replyToId === null && next.files.length === 0 && !next.note;
+  const kept = bare ? others : { ...others, [conversationId]: next };
   useDrafts.setState({ byId: kept });
   save(keyOf(user), kept);
 }

@@ -1,11 +1,12 @@
 /** A thread as a list of things to draw: days, the line above what is new, messages, and what is not sent yet. Pure. */
-import type { Message } from "../../api/models";
+import type { Message, Note } from "../../api/models";
 import { sameDay } from "../../lib/time";
 import type { Unsent } from "../../realtime/outbox";
 
 export type Item =
   | { kind: "day"; key: string; at: string }
   | { kind: "new"; key: string }
+  | { kind: "note"; key: string; note: Note }
   | { kind: "message"; key: string; message: Message; joined: boolean }
   | { kind: "unsent"; key: string; unsent: Unsent; joined: boolean };
 
@@ -19,16 +20,31 @@ function speaker(message: Message): string {
 }
 
 /** `newAfter` is the position up to which everything was read when the thread was opened; null = no line. A message
- * keeps its key from composing to delivery (its client_ref), so that its bubble never jumps. */
+ * keeps its key from composing to delivery (its client_ref), so that its bubble never jumps. `notes` stand between the
+ * messages by their time, oldest first. */
 export function threadItems(
   messages: readonly Message[], outbox: readonly Unsent[], newAfter: number | null, me: string,
+  notes: readonly Note[] = [],
 ): Item[] {
   const items: Item[] = [];
   const landed = new Set<string>();
   let before: { at: string; speaker: string } | null = null;
   let lineDrawn = newAfter === null;
+  let noted = 0;
+  /** Puts in the notes that were written before this moment. */
+  const putNotes = (until: number) => {
+    for (let note = notes[noted]; note && Date.parse(note.created_at) < until; note = notes[noted]) {
+      noted += 1;
+      if (!before || !sameDay(before.at, note.created_at)) {
+        items.push({ kind: "day", key: `day:${note.id}`, at: note.created_at });
+      }
+      items.push({ kind: "note", key: `note:${note.id}`, note });
+      before = { at: note.created_at, speaker: "note" };
+    }
+  };
   for (const message of messages) {
     const at = timeOf(message);
+    putNotes(Date.parse(at));
     if (message.client_ref) landed.add(message.client_ref);
     let joined = false;
     if (!before || !sameDay(before.at, at)) items.push({ kind: "day", key: `day:${at.slice(0, 10)}:${message.id}`, at });
@@ -41,6 +57,7 @@ export function threadItems(
     items.push({ kind: "message", key: message.client_ref ?? message.id, message, joined });
     before = { at, speaker: speaker(message) };
   }
+  putNotes(Infinity);
   for (const unsent of outbox) {
     if (landed.has(unsent.clientRef)) continue;
     const at = new Date(unsent.createdAt).toISOString();
