@@ -98,3 +98,9 @@ WHATSAPP_CLOUD = ChannelLimits(
     },
 )
 """An empty MIME set means any type."""
+
+BY_CHANNEL: dict[str, ChannelLimits] = {
+    "WHATSAPP_CLOUD": WHATSAPP_CLOUD,
+    "WHATSAPP_BUSINESS": WHATSAPP_CLOUD,
+}
+"""By channel type as accounts are written."""

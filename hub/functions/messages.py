@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from hub.actions.messages import MESSAGE_TYPES, queue_in
+from hub.actions.messages import MESSAGE_TYPES, Wanted, queue_in
 from hub.bodies import JSON_BYTES, decode_json, read_body
 from hub.db.tenancy import acting_as, in_turn
 from hub.domain.phones import Phone, parse_phone
@@ -55,10 +55,14 @@ class _Insert(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class _Send(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """``accessToken`` is known to be refused by name: the channel account's own token sends."""
+    """``accessToken`` is known to be refused by name: the channel account's own token sends. ``message`` is
+    the caption of a ``mediaId`` and may be missing then, as beside a ``templateId``."""
 
     to: str | None = None
     message: str | None = None
+    mediaId: UUID | None = None
+    templateId: UUID | None = None
+    variables: dict[str, str] = {}
     conversationId: UUID | None = None
     phoneNumberId: str | None = None
     accessToken: str | None = None
@@ -166,9 +170,11 @@ async def whatsapp_cloud_send(request: web.Request, principal: Principal) -> web
             "is not taken from a request: connect the number as a channel account, whose own token sends,"
             " and leave this out",
         )
-    if body.message is None:
+    is_text = body.mediaId is None and body.templateId is None
+    if body.message is None and is_text:
         raise invalid("message", "message is required")
-    if not body.message.strip() or len(body.message) > _SEND_MAX:
+    text = body.message or ""
+    if (is_text and not text.strip()) or len(text) > _SEND_MAX:
         raise invalid("message", f"must have 1 to {_SEND_MAX} characters")
     item: dict[str, Any] = {
         "conversation_id": body.conversationId,
@@ -180,7 +186,6 @@ async def whatsapp_cloud_send(request: web.Request, principal: Principal) -> web
     # Sending needs can_send_messages and nothing else; the rows it touches are those of this message.
     sender = msgspec.structs.replace(principal, permissions=principal.permissions | {"can_read_messages"})
     given = Once.of(request, principal, raw)
-    text = body.message
 
     async def queue() -> tuple[_Placed, bool]:
         async with acting_as(request.app[DB], sender) as conn:
@@ -189,13 +194,16 @@ async def whatsapp_cloud_send(request: web.Request, principal: Principal) -> web
                 return _placed.decode(kept.body), True
             place = await conn.fetchrow(q.conversation_for_send, _encode(item).decode(), "WHATSAPP_CLOUD")
             assert place is not None
-            queued = await queue_in(
-                conn,
-                sender,
+            wanted = Wanted(
                 conversation_id=place["conversation_id"],
                 content=text,
                 source="api" if principal.kind == "key" else "agent",
+                sender_id=principal.user_id,
+                media_id=body.mediaId,
+                template_id=body.templateId,
+                variables=body.variables,
             )
+            queued = await queue_in(conn, sender, wanted)
             placed = _Placed(queued.message_id, place["conversation_id"], place["contact_id"])
             if given is not None:
                 await given.keep(conn, 200, _encode(placed).decode())

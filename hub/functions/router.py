@@ -14,7 +14,7 @@ from hub.domain.principal import Principal
 from hub.errors import MethodNotAllowed, NotFound
 from hub.functions import events, media, messages, organizations
 
-Handler = Callable[[web.Request, Principal], Awaitable[web.Response]]
+Handler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -47,8 +47,8 @@ def routes() -> list[web.RouteDef]:
     return [*named, web.route("*", "/functions/v1/{name:.*}", _unknown)]
 
 
-def _serve(function: Function) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def serve(request: web.Request) -> web.Response:
+def _serve(function: Function) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def serve(request: web.Request) -> web.StreamResponse:
         if request.method not in function.methods:
             if request.method == "OPTIONS":
                 return web.Response(status=204, headers={"Allow": ", ".join((*function.methods, "OPTIONS"))})

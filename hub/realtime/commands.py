@@ -68,6 +68,9 @@ async def _run(session: Session, command: AnyCommand) -> Any:
                 reply_to_id=command.reply_to_id,
                 source="agent" if principal.kind == "user" else "api",
                 seen_seq=command.seen_seq,
+                media_id=command.media_id,
+                template_id=command.template_id,
+                variables=command.variables,
             )
             session.registry.fanout.publisher.wake("outbox")
             return queued

@@ -41,14 +41,18 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="type"):
 
 
 class Send(msgspec.Struct, frozen=True, tag="send", tag_field="name", forbid_unknown_fields=True):
-    """Queue a message. Repeat it unchanged, with its client_ref, until it is answered."""
+    """Queue a message. Repeat it unchanged, with its client_ref, until it is answered. With a media_id (an
+    upload) content is its caption; with a template_id content is left out and variables fill it."""
 
     conversation_id: UUID
-    content: str
     client_ref: UUID
+    content: str = ""
     message_type: str = "text"
     reply_to_id: UUID | None = None
     seen_seq: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    media_id: UUID | None = None
+    template_id: UUID | None = None
+    variables: dict[str, str] = {}
 
 
 class Retry(msgspec.Struct, frozen=True, tag="retry", tag_field="name", forbid_unknown_fields=True):

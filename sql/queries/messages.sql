@@ -1,6 +1,7 @@
 -- name: message_by_client_ref
--- The message that was queued under client_ref $1, if any.
-select m.id, m.conversation_id, m.conv_seq, m.status, m.content, m.message_type, m.reply_to_id from public.messages m where m.client_ref = $1
+-- The message that was queued under client_ref $1, if any; `upload` is the file that its sender named.
+select m.id, m.conversation_id, m.conv_seq, m.status, m.content, m.message_type, m.reply_to_id, m.template_id,
+       coalesce(m.metadata #>> '{media,0,copy_of}', m.metadata #>> '{media,0,file_id}') as upload from public.messages m where m.client_ref = $1
 
 -- name: answers_after
 -- Ids of what others than user $3 answered in conversation $1 after conv_seq $2, oldest first: agents, and phones that share the account.
@@ -42,3 +43,11 @@ with unread as (
 update public.messages m set status = 'READ', read_at = clock_timestamp()
   from unread u where m.id = u.id
 returning m.conv_seq
+
+-- name: channel_of_account
+-- The type of channel account $1.
+select a.type from public.channel_accounts a where a.id = $1
+
+-- name: template_to_send
+-- Template $1 of the caller's organization, as far as sending needs it.
+select t.name, t.language, t.status, t.category, t.components, t.channel_account_id from public.templates t where t.id = $1

@@ -27,14 +27,17 @@ MAY: dict[str, tuple[str, ...]] = {
         "hub.bodies", "hub.__version__",
     ),
     "hub/events": (*BASE, "sql", "hub.db", "hub.events"),
-    "hub/actions": (*BASE, "sql", "hub.db", "hub.auth", "hub.events", "hub.actions"),
+    "hub/actions": (
+        *BASE, "sql", "hub.db", "hub.auth", "hub.events", "hub.actions", "hub.channels.limits",
+        "hub.channels.media",
+    ),
     "hub/sandbox": (
         *BASE, "hub.sandbox", "hub.channels.protocol", "hub.channels.limits", "hub.channels.signing",
         "hub.channels.whatsapp_cloud",
     ),
 }  # fmt: skip
 #: Provider modules know the vocabulary and HTTP's shapes, never the database.
-ADAPTERS = ("protocol", "registry", "signing", "limits", "whatsapp_cloud")
+ADAPTERS = ("protocol", "registry", "signing", "limits", "media", "whatsapp_cloud")
 
 
 def imports(path: Path) -> set[str]:
