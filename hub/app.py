@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
@@ -28,6 +29,7 @@ from hub.auth.secrets import SENTINEL, CannotOpen, open_secret, seal_secret
 from hub.auth.sessions import Accounts
 from hub.bodies import json_response
 from hub.channels.ingest import Ingest
+from hub.channels.ingress import Webhook, webhooks
 from hub.channels.ingress import routes as ingress_routes
 from hub.channels.spool import Spool
 from hub.db.migrate import check_schema
@@ -58,7 +60,9 @@ from hub.resources import (
 )
 from hub.rest.catalog import Catalog
 from hub.rest.handlers import routes as rest_routes
+from hub.server import Runner, expect
 from hub.settings import Settings
+from hub.short_cut import ShortCut
 from hub.static import WebApp, config_document
 from sql import q
 
@@ -97,6 +101,7 @@ class Life:
 
 
 LIFE: web.AppKey[Life] = web.AppKey("life", Life)
+WEBHOOKS: web.AppKey[Mapping[str, Webhook]] = web.AppKey("webhooks", Mapping)
 
 
 def build_app(settings: Settings) -> web.Application:
@@ -107,21 +112,23 @@ def build_app(settings: Settings) -> web.Application:
     pages = WebApp()
     app.cleanup_ctx.extend([database, redis_client, _who, _events, _inbound, _gate])
     app.on_shutdown.append(_say_goodbye)
-    app.add_routes(ingress_routes(app))
-    app.add_routes(realtime_routes())
-    app.add_routes(rest_routes())
-    app.add_routes(function_routes())
-    app.add_routes(auth_routes())
-    app.add_routes(
-        [
-            web.get("/healthz", healthz),
-            web.get("/readyz", readyz),
-            web.get("/metrics", show_metrics),
-            web.get("/config.json", config),
-            web.get("/assets/{name}", pages.handle_asset),
-            web.route("*", "/{path:.*}", _everything_else(pages)),
-        ]
-    )
+    app[WEBHOOKS] = webhooks()
+    routes = [
+        *ingress_routes(app[WEBHOOKS]),
+        *realtime_routes(),
+        *rest_routes(),
+        *function_routes(),
+        *auth_routes(),
+        web.get("/healthz", healthz),
+        web.get("/readyz", readyz),
+        web.get("/metrics", show_metrics),
+        web.get("/config.json", config),
+        web.get("/assets/{name}", pages.handle_asset),
+        web.route("*", "/{path:.*}", _everything_else(pages)),
+    ]
+    for route in routes:
+        route.kwargs["expect_handler"] = expect
+    app.add_routes(routes)
     return app
 
 
@@ -356,16 +363,9 @@ async def _say_goodbye(app: web.Application) -> None:
 
 
 def make_runner(app: web.Application) -> web.AppRunner:
-    """With the limits of guarantees 19 and rest.md 1.8: long request lines, no inflating of bodies."""
-    return web.AppRunner(
-        app,
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=75.0,
-        max_line_size=512 * 1024,
-        max_field_size=64 * 1024,
-        lingering_time=5.0,
-        shutdown_timeout=FINISH_S,
+    posts = {path: hook.take for path, hook in app[WEBHOOKS].items()}
+    return Runner(
+        app, secure=app[SETTINGS].secure, shutdown_timeout=FINISH_S, before=partial(ShortCut, app, posts)
     )
 
 

@@ -135,7 +135,7 @@ async def hook(db: Database, config: Settings, spool_dir: Path | None = None) ->
     if spool_dir is not None:
         spool = app[SPOOL] = Spool(spool_dir, app[INGEST].replay)
         await spool.start()
-    app.add_routes(ingress.routes(app))
+    app.add_routes(ingress.routes(ingress.webhooks()))
     server = TestServer(app)
     await server.start_server(auto_decompress=False)
     async with server, aiohttp.ClientSession() as client:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -23,9 +23,9 @@ from hub.channels.registry import ADAPTERS
 from hub.channels.spool import Spool
 from hub.errors import (
     AuthenticationFailed,
-    BadRequest,
     InsufficientPermissions,
     PayloadTooLarge,
+    RequestTimeout,
     Unavailable,
     UnsupportedMedia,
 )
@@ -50,12 +50,15 @@ _PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
 KEPT_HEADERS: Final = ("x-hub-signature-256", "content-type", "user-agent")
 
 
-def routes(app: web.Application | None = None) -> list[web.RouteDef]:
-    """A GET (subscription handshake) and a POST for every channel that has an adapter."""
+def webhooks() -> dict[str, Webhook]:
+    """By path: one for every channel that has an adapter."""
+    return {f"/functions/v1/{a.webhook_path}": Webhook(a) for a in ADAPTERS.values()}
+
+
+def routes(hooks: Mapping[str, Webhook]) -> list[web.RouteDef]:
+    """A GET (subscription handshake) and a POST each."""
     found = []
-    for adapter in ADAPTERS.values():
-        hook = Webhook(adapter)
-        path = f"/functions/v1/{adapter.webhook_path}"
+    for path, hook in hooks.items():
         found += [web.get(path, hook.handshake, allow_head=False), web.post(path, hook.receive)]
     return found
 
@@ -131,8 +134,13 @@ class Webhook:
 
     async def receive(self, request: web.Request) -> web.Response:
         """200 once the delivery is durable. 401: nobody of ours signed it, and nothing of it is kept."""
-        ingest: Ingest = request.app[INGEST]
-        spool: Spool | None = request.app.get(SPOOL)
+        await self.take(request.app, request)
+        return web.Response(body=b"OK", headers=_PLAIN)
+
+    async def take(self, app: web.Application, request: web.BaseRequest) -> None:
+        """Return once the delivery is durable. Raises the refusal otherwise."""
+        ingest: Ingest = app[INGEST]
+        spool: Spool | None = app.get(SPOOL)
         delivery = Delivery(
             channel=self._adapter.type,
             body=await _read(request),
@@ -155,7 +163,6 @@ class Webhook:
                 raise AuthenticationFailed("The signature is missing or wrong")
         await self._store(ingest, spool, delivery)
         failpoint("ingest.before_200")
-        return web.Response(body=b"OK", headers=_PLAIN)
 
     async def _store(self, ingest: Ingest, spool: Spool | None, delivery: Delivery) -> None:
         """Commit it, or spool it when that cannot be done now. Raises Unavailable when neither can."""
@@ -179,7 +186,7 @@ class Webhook:
         await spool.append(delivery)
 
 
-async def _read(request: web.Request) -> bytes:
+async def _read(request: web.BaseRequest) -> bytes:
     """The raw body. Compressed ones are refused: a signature covers bytes, and a small body may inflate to a
     huge one."""
     if "Content-Encoding" in request.headers:
@@ -201,11 +208,11 @@ async def _read(request: web.Request) -> bytes:
                     raise PayloadTooLarge("A webhook's body may have 3 MiB")
                 chunks.append(chunk)
     except TimeoutError as error:
-        raise BadRequest("The body did not arrive within 10 seconds") from error
+        raise RequestTimeout("The body did not arrive within 10 seconds") from error
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _kept(request: web.Request) -> dict[str, str]:
+def _kept(request: web.BaseRequest) -> dict[str, str]:
     """By lower-case name; a name that comes twice gets both values, which no signature matches."""
     kept: dict[str, str] = {}
     for name in KEPT_HEADERS:
@@ -215,9 +222,9 @@ def _kept(request: web.Request) -> dict[str, str]:
     return kept
 
 
-def _account(request: web.Request) -> UUID | None:
+def _account(request: web.BaseRequest) -> UUID | None:
     """`?channel_account_id=` of the URLs that we register; one that is no id counts as absent."""
-    text = request.query.get("channel_account_id") if request.query_string else None
+    text = request.query.get("channel_account_id") if request.rel_url.raw_query_string else None
     if text is None:
         return None
     try:
