@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
 from hub import __version__
 
 if TYPE_CHECKING:
+    from hub.bench.figures import Report
     from hub.settings import Settings
 
 click.rich_click.COMMAND_GROUPS = {
@@ -351,30 +352,67 @@ def bench() -> None:
     """
 
 
-@bench.command("ingest")
-@click.option("--rounds", default=2, show_default=True, type=click.IntRange(1, 20))
-@click.option("--seconds", default=4.0, show_default=True, type=click.FloatRange(0.5, 60))
-def bench_ingest(rounds: int, seconds: float) -> None:
-    """Webhook, commit, 200: requests a second at 1, 16, 64 and 256 connections.
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_rounds = click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 20))
+_peers = click.option(
+    "--peers/--no-peers", default=True, show_default=True,
+    help="Also those that must be installed first, into <data dir>/bench-peers.",
+)  # fmt: skip
 
-    Example: hub bench ingest --rounds 3
+
+def _seconds(default: float) -> Callable[[_Command], _Command]:
+    """How long each row is measured in each round."""
+    return click.option(
+        "--seconds", default=default, show_default=True, type=click.FloatRange(0.2, 60),
+        help="A row in a round.",
+    )  # fmt: skip
+
+
+@bench.command("ingest")
+@_rounds
+@_seconds(2.0)
+@_peers
+@_data_dir
+def bench_ingest(rounds: int, seconds: float, peers: bool, data_dir: Path) -> None:
+    """Webhook, commit, 200: requests a second at 1, 64 and 256 connections.
+
+    Example: hub bench ingest --rounds 5
     """
     from hub.bench import ingest
 
-    ingest.run(rounds=rounds, seconds=seconds)
+    _bench(data_dir, lambda: ingest.run(rounds=rounds, seconds=seconds, peers=peers))
 
 
 @bench.command("fanout")
-@click.option("--rounds", default=2, show_default=True, type=click.IntRange(1, 20))
-@click.option("--messages", default=1000, show_default=True, type=click.IntRange(50, 100_000))
-def bench_fanout(rounds: int, messages: int) -> None:
+@_rounds
+@_seconds(1.5)
+@_peers
+@_data_dir
+def bench_fanout(rounds: int, seconds: float, peers: bool, data_dir: Path) -> None:
     """Frames a second at 1,000 sessions in one organization and in a hundred; memory of a session.
 
-    Example: hub bench fanout --messages 500
+    Example: hub bench fanout --no-peers
     """
     from hub.bench import fanout
 
-    fanout.run(rounds=rounds, messages=messages)
+    _bench(data_dir, lambda: fanout.run(rounds=rounds, seconds=seconds, peers=peers))
+
+
+def _bench(data_dir: Path, run: Callable[[], Report]) -> None:
+    """Run one benchmark and print what it found."""
+    import time
+
+    from hub.bench import install
+    from hub.bench.figures import markdown
+
+    install.set_cache(data_dir / "bench-peers")
+    began = time.monotonic()
+    try:
+        report = run()
+    except install.NotInstalled as error:
+        raise click.ClickException(f"{error}\nWithout the peers: --no-peers") from error
+    report.took_s = time.monotonic() - began
+    click.echo("\n" + markdown(report))
 
 
 @contextmanager

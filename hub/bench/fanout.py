@@ -1,5 +1,9 @@
-"""`hub bench fanout`: committed events → frames at 1,000 sessions, in one organization and in a hundred;
-memory of idle sessions."""
+"""`hub bench fanout`: Redis → frames at 1,000 sessions, in one organization and in a hundred, beside bare
+Python and what others build it with; memory of idle sessions.
+
+Everybody is fed the same frames. For the hub they are events that stand in its log, committed right before
+they are published, because it looks there for what it missed; the others get them straight from Redis.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,51 @@ import json
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
+import redis.asyncio as redis
 
 from hub.auth.tokens import load_keyring
-from hub.bench.stage import BenchOrg, Stage, cpu_s, rss_kb, stage
+from hub.bench import install
+from hub.bench.figures import Goal, Report, Rounds
+from hub.bench.stage import BenchOrg, Runner, Stage, rss_kb, stage, tree
 from hub.db.pool import Database, LoggedEvent
 from hub.domain.permissions import PERMISSIONS
-from hub.events.publisher import Publisher
+from hub.events.publisher import Publisher, pack
 from hub.settings import load_settings
 
 SESSIONS = 1000
 PER_USER = 20
+#: What may be on its way in a flat-out run, as frames or at least as events; beyond it the writer waits for the
+#: readers.
+WINDOW_FRAMES, WINDOW_EVENTS = 50_000, 200
+#: Open loop: events a second by number of organizations (10,000 and 5,000 frames a second).
+RATE = {1: 10, 100: 500}
+TEXT = (
+    "A message of the benchmark, about as long as people write, with the fields that an event carries. " * 3
+)
+
+FLOOR = "uvloop alone (floor)"
+SEND_STR = "aiohttp, send_str"
+FASTAPI = "FastAPI on uvicorn"
+WEBSOCKETS = "websockets, broadcast()"
+PY_SOCKETIO = "python-socketio, AsyncRedisManager"
+CHANNELS = "Channels, pub/sub layer, uvicorn"
+NODE_WS = "node, ws and ioredis"
+SOCKETIO = "node, socket.io and redis-adapter"
+BUN = "Bun, topics and ioredis"
+HUB = "hub"
+HUBS = "2 hubs, one port"
+OURS = (FLOOR, SEND_STR, HUB, HUBS)
 
 
-async def make_tokens(s: Stage, orgs: list[BenchOrg], sessions: int) -> list[str]:
+async def make_tokens(s: Stage, orgs: Sequence[BenchOrg], sessions: int) -> list[str]:
     """Access tokens of members of ``orgs``, spread evenly; a user for each 20 sockets of an organization."""
-    conn = await asyncpg.connect(s.postgres.dsn_for("bench"))
+    conn = await asyncpg.connect(s.owner_dsn)
     settings = load_settings(s.environment(1))
     ring = await load_keyring(conn, settings)
     tokens = []
@@ -60,13 +89,14 @@ async def make_tokens(s: Stage, orgs: list[BenchOrg], sessions: int) -> list[str
 
 
 class Client:
-    """The counting process."""
+    """The counting process. ``pace``: handshakes a second, below the 200 that a hub takes."""
 
-    def __init__(self, port: int, tokens: list[str]) -> None:
+    def __init__(self, port: int, kind: str, sessions: list[dict[str, str | None]], pace: float) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "hub.bench.ws_load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self._ask({"port": port, "tokens": tokens})
+        self.sessions = len(sessions)
+        self._ask({"port": port, "kind": kind, "sessions": sessions, "pace": pace})
 
     def _ask(self, what: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -74,11 +104,20 @@ class Client:
         line = what if isinstance(what, bytes) else msgspec.json.encode(what)
         self.process.stdin.write(line + b"\n")
         self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError("The load client ended; what it said stands above")
+        found: dict[str, Any] = json.loads(answer)
+        return found
 
     def count(self) -> dict[str, Any]:
         return self._ask(b"count")
+
+    def start_clock(self) -> None:
+        self._ask(b"clock")
+
+    def delays(self) -> dict[str, Any]:
+        return self._ask(b"delays")
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -86,9 +125,385 @@ class Client:
         self.process.wait(10)
 
 
+UNSTAMPED = '"t":0,'
+
+
+def stamped(text: str) -> str:
+    """The frame with the time at which it goes out."""
+    return text.replace(UNSTAMPED, f'"t":{time.monotonic_ns()},', 1)
+
+
+class Source(Protocol):
+    """Whoever writes for one peer: ``frames`` are (place of the organization, JSON text)."""
+
+    async def send(self, frames: Sequence[tuple[int, str]]) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class FromRedis:
+    """PUBLISH, one message a frame, in one pipeline."""
+
+    def __init__(self, url: str, prefix: str, orgs: Sequence[BenchOrg]) -> None:
+        self.client, self.prefix, self.orgs = redis.from_url(url), prefix, orgs
+
+    async def send(self, frames: Sequence[tuple[int, str]]) -> None:
+        async with self.client.pipeline(transaction=False) as pipe:
+            for org, text in frames:
+                pipe.publish(f"{self.prefix}{self.orgs[org].id}", stamped(text))
+            await pipe.execute()
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+
+class FromLog:
+    """Into the event log, then published as the product's writers do it: consecutive events of an
+    organization together."""
+
+    def __init__(self, s: Stage, orgs: Sequence[BenchOrg]) -> None:
+        self.orgs, self.dsn = orgs, s.owner_dsn
+        self.client = redis.from_url(s.valkey.url)
+        self.heads: dict[UUID, int] = {}
+
+    async def open(self) -> None:
+        self.conn = await asyncpg.connect(self.dsn)
+        self.epoch: str = await self.conn.fetchval("select app.epoch()")
+        rows = await self.conn.fetch("select organization_id, max(seq) from app.events group by 1")
+        self.heads = {row[0]: row[1] for row in rows}
+
+    async def send(self, frames: Sequence[tuple[int, str]]) -> None:
+        by_org: dict[UUID, list[str]] = {}
+        for org, text in frames:
+            by_org.setdefault(self.orgs[org].id, []).append(text)
+        rows, payloads = [], []
+        for org_id, texts in by_org.items():
+            first = self.heads.get(org_id, 0) + 1
+            self.heads[org_id] = first + len(texts) - 1
+            rows += [
+                (org_id, first + n, "message.created", "messages", "INSERT", text)
+                for n, text in enumerate(texts)
+            ]
+            payloads.append((f"o:{org_id}", first, texts))
+        await self.conn.copy_records_to_table(
+            "events",
+            schema_name="app",
+            columns=["organization_id", "seq", "type", "table_name", "op", "payload"],
+            records=rows,
+        )
+        async with self.client.pipeline(transaction=False) as pipe:
+            for channel, first, texts in payloads:
+                events = [("messages", stamped(text).encode()) for text in texts]
+                pipe.publish(channel, pack(self.epoch, first, events))
+            await pipe.execute()
+
+    async def close(self) -> None:
+        await self.conn.close()
+        await self.client.aclose()
+
+
+class FromWriter:
+    """A peer's own writing program: lines "<room> <frame>" on its standard input."""
+
+    def __init__(self, argv: Sequence[str], orgs: Sequence[BenchOrg]) -> None:
+        self.orgs = orgs
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE)
+
+    async def send(self, frames: Sequence[tuple[int, str]]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(
+            b"".join(f"{self.orgs[o].id} {stamped(text)}\n".encode() for o, text in frames)
+        )
+        self.process.stdin.flush()
+
+    async def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+class Contestant:
+    """A server with its sessions connected, and whoever writes for it."""
+
+    def __init__(self, runner: Runner, client: Client, source: Source, kb_a_session: float) -> None:
+        self.runner, self.client, self.source = runner, client, source
+        self.kb_a_session = kb_a_session
+
+
+async def contestants(s: Stage, names: Sequence[str], sessions: int, organizations: int) -> list[Contestant]:
+    """All of them, ready, each with ``sessions`` sessions spread over ``organizations``. Two hubs get other
+    organizations than one hub: they must not hear each other's events."""
+    made: list[Contestant] = []
+    each = sessions // organizations
+    for name in names:
+        orgs = s.orgs[organizations:] if name == HUBS else s.orgs[:organizations]
+        rooms = [str(org.id) for org in orgs for _ in range(each)]
+        prefix = f"bench{len(made)}:"
+        options = {"redis": s.valkey.url, "prefix": prefix}
+        kind, pace, source = "plain", 500.0, None
+        if name in (HUB, HUBS):
+            kind, pace = "hub", 180.0
+            runner = s.hub(name, 2 if name == HUBS else 1)
+            source = FromLog(s, orgs)
+        elif name in (FLOOR, SEND_STR):
+            runner = s.peer(name, "sockets", {**options, "mode": "floor" if name == FLOOR else "send_str"})
+        elif name in (NODE_WS, SOCKETIO):
+            runner = s.foreign(
+                name,
+                install.node_program("sockets_ws" if name == NODE_WS else "sockets_socketio"),
+                options,
+            )
+        elif name == BUN:
+            runner = s.foreign(name, install.bun_program("sockets_bun"), options)
+        else:
+            program = {
+                FASTAPI: "sockets_fastapi", WEBSOCKETS: "sockets_websockets",
+                PY_SOCKETIO: "sockets_socketio", CHANNELS: "sockets_channels",
+            }[name]  # fmt: skip
+            runner = s.foreign(name, install.program(program), options)
+        writer: Source
+        if source is not None:
+            writer = source
+        elif name in (PY_SOCKETIO, CHANNELS, SOCKETIO):
+            argv = {
+                PY_SOCKETIO: lambda: install.program("sockets_socketio"),
+                CHANNELS: lambda: install.program("sockets_channels"),
+                SOCKETIO: lambda: install.node_program("sockets_socketio"),
+            }[name]()
+            writer = FromWriter([*argv, "publish", json.dumps(options)], orgs)
+        else:
+            writer = FromRedis(s.valkey.url, prefix, orgs)
+        if kind == "hub":
+            tokens = await make_tokens(s, orgs, sessions)
+            hello = [
+                json.dumps({"type": "hello", "token": t, "cursor": None, "client": "bench"}) for t in tokens
+            ]
+            where: list[dict[str, str | None]] = [{"path": "/ws", "hello": h} for h in hello]
+            if source is not None:
+                await source.open()  # new members are events too
+        elif name in (PY_SOCKETIO, SOCKETIO):
+            kind = "socketio"
+            where = [{"path": "/socket.io/?EIO=4&transport=websocket", "hello": room} for room in rooms]
+        else:
+            where = [{"path": f"/ws?org={room}", "hello": None} for room in rooms]
+        before = _memory_kb(runner)
+        client = await asyncio.to_thread(Client, runner.port, kind, where, pace)
+        kb = (_memory_kb(runner) - before) / sessions
+        print(f"  {name}: {sessions} sessions, {kb:.1f} KB each", flush=True)
+        made.append(Contestant(runner, client, writer, kb))
+    return made
+
+
+def _memory_kb(runner: Runner) -> int:
+    return sum(rss_kb(process) for pid in runner.pids for process in tree(pid))
+
+
+class _Frames:
+    """Ready-made frames of 400 bytes, the organizations in turn."""
+
+    def __init__(self, orgs: int) -> None:
+        self.orgs, self.n = orgs, 0
+
+    def next(self, size: int) -> list[tuple[int, str]]:
+        made = []
+        for _ in range(size):
+            self.n += 1
+            head = f'{{"type":"event","seq":{self.n},{UNSTAMPED}"text":"'
+            made.append((self.n % self.orgs, head + TEXT[: 384 - len(head)] + '"}'))
+        return made
+
+
+async def flat_out(c: Contestant, frames: _Frames, seconds: float) -> dict[str, float]:
+    """As fast as the readers take it, for about ``seconds``: never more than a window of frames on the way.
+    Whoever delivers nothing for two seconds has lost the rest."""
+    each = c.client.sessions // frames.orgs
+    window = max(WINDOW_EVENTS, WINDOW_FRAMES // each)
+    start, cpu, began = c.client.count(), c.runner.cpu_s(), time.perf_counter()
+    sent = 0
+    last_at, last = began, start["frames"]
+    while True:
+        now = time.perf_counter()
+        count = c.client.count()
+        got = count["frames"] - start["frames"]
+        if count["frames"] != last:
+            last, last_at = count["frames"], now
+        open_ = now - began < seconds
+        if (not open_ and got >= sent * each) or now - last_at > 2.0:
+            break
+        room = window - (sent - got // each)
+        if open_ and room >= window // 4:
+            size = min(room, max(1, window // 4))
+            await c.source.send(frames.next(size))
+            sent += size
+        else:
+            await asyncio.sleep(0.002)
+    took = last_at - began
+    return {
+        "frames_s": got / took,
+        "cpu_us": (c.runner.cpu_s() - cpu) / max(got, 1) * 1e6,
+        "missing": sent * each - got,
+        "client": (count["cpu_s"] - start["cpu_s"]) / (time.perf_counter() - began),
+    }
+
+
+async def at_rate(c: Contestant, frames: _Frames, rate: float, seconds: float) -> dict[str, float]:
+    """``rate`` events a second, whatever the server does; delays from PUBLISH to the client."""
+    each = c.client.sessions // frames.orgs
+    start, cpu = c.client.count(), c.runner.cpu_s()
+    c.client.start_clock()
+    began, sent = time.perf_counter(), 0
+    while (now := time.perf_counter()) - began < seconds:
+        due = int((now - began) * rate) + 1 - sent
+        if due > 0:
+            await c.source.send(frames.next(due))
+            sent += due
+        await asyncio.sleep(0.001)
+    used = c.runner.cpu_s() - cpu
+    end = await settled(c, start["frames"] + sent * each)
+    delays = c.client.delays()
+    return {
+        "load_p50_ms": delays["p50_ms"],
+        "load_p99_ms": delays["p99_ms"],
+        "load_cpu_us": used / (sent * each) * 1e6,
+        "load_missing": start["frames"] + sent * each - end["frames"],
+    }
+
+
+async def settled(c: Contestant, expected: int) -> dict[str, Any]:
+    """The counts once ``expected`` frames are in, or once nothing has come for two seconds."""
+    last, since = c.client.count(), time.perf_counter()
+    while last["frames"] < expected and time.perf_counter() - since < 2.0:
+        await asyncio.sleep(0.01)
+        now = c.client.count()
+        if now["frames"] != last["frames"]:
+            last, since = now, time.perf_counter()
+    return last
+
+
+def run(
+    seconds: float = 1.5,
+    rounds: int = 2,
+    sessions: int = SESSIONS,
+    shapes: Sequence[int] = (1, 100),
+    peers: bool = True,
+) -> Report:
+    """Floor, peers and product, round after round, with all their sessions connected throughout."""
+    names = [
+        FLOOR, SEND_STR, FASTAPI, WEBSOCKETS, PY_SOCKETIO, CHANNELS, NODE_WS, SOCKETIO, BUN, HUB, HUBS,
+    ] if peers else list(OURS)  # fmt: skip
+    if peers:
+        install.python("web")
+        install.node_modules()
+    found = Rounds()
+    for organizations in shapes:
+        with stage(2 * organizations) as s:
+            asyncio.run(_shape(s, found, names, sessions, organizations, seconds, rounds))
+    columns = [
+        ("frames_s", "frames/s"), ("cpu_us", "server µs"), ("missing", "missing"), ("client", "client CPU"),
+        ("load_p50_ms", "at rate: p50 ms"), ("load_p99_ms", "p99 ms"), ("load_cpu_us", "server µs"),
+        ("load_missing", "missing"), ("kb", "KB/session"),
+    ]  # fmt: skip
+    rates = ", ".join(
+        f"{RATE[n] * sessions // n:,} frames a second to {n} organization{'s' * (n > 1)}" for n in shapes
+    )
+    table = found.table(
+        f"Redis to {sessions:,} sessions, medians of {rounds} rounds of {seconds:g} s",
+        columns,
+        [
+            "First flat out, then at a fixed rate (" + rates + "; empty: overloaded at that rate). "
+            "Microseconds are CPU time a delivered frame; milliseconds count from PUBLISH to the client."
+        ],
+    )
+    report = Report("fanout", f"hub bench fanout --rounds {rounds} --seconds {seconds:g}", [table], [], [])
+    report.goals = _goals(found, shapes, sessions)
+    report.notes.append(
+        "Flat out, a message to one organization costs the hub and the floor the same few microseconds a frame "
+        "as long as frames share a write. The hub's writers publish consecutive events of an organization "
+        "together, so with a hundred organizations its burst is cheaper than the floor's, which gets a "
+        "publication an event."
+    )
+    report.notes.append(
+        "Two hubs share the two cores with everything else here: each carries half of the sessions and pays "
+        "for every message by itself. Their row shows that a second process works, not what more cores give."
+    )
+    if peers:
+        report.versions = {
+            **install.versions(
+                "fastapi", "uvicorn", "websockets", "python-socketio", "channels", "channels-redis"
+            ),
+            **install.node_versions("ws", "ioredis", "socket.io", "@socket.io/redis-adapter", "bun"),
+        }
+    return report
+
+
+async def _shape(
+    s: Stage,
+    found: Rounds,
+    names: Sequence[str],
+    sessions: int,
+    organizations: int,
+    seconds: float,
+    rounds: int,
+) -> None:
+    case = case_of(sessions, organizations)
+    all_ = await contestants(s, names, sessions, organizations)
+    frames = _Frames(organizations)
+    rate = RATE.get(organizations, 10)
+    try:
+        for c in all_:  # caches; and whoever is not up to it shows here
+            await flat_out(c, frames, 0.2)
+        for n in range(rounds):
+            print(f"Round {n + 1} of {rounds}", flush=True)
+            for c in all_:
+                figures = await flat_out(c, frames, seconds)
+                if figures["frames_s"] > 1.2 * rate * sessions / organizations:
+                    figures |= await at_rate(c, frames, rate, seconds)
+                found.add(case, c.runner.name, {**figures, "kb": c.kb_a_session})
+    finally:
+        for c in all_:
+            c.client.close()
+            await c.source.close()
+
+
+def case_of(sessions: int, organizations: int) -> str:
+    return f"{sessions:,} × {organizations}"
+
+
+def _goals(found: Rounds, shapes: Sequence[int], sessions: int) -> list[Goal]:
+    goals = []
+    for n in shapes:
+        case = case_of(sessions, n)
+        hub = (case, HUB)
+
+        def rate(peer: str, bound: float, case: str = case, hub: tuple[str, str] = hub) -> Goal:
+            return found.goal(f"{case}: frames/s to {peer}", "frames_s", hub, (case, peer), bound)
+
+        if n == 1:
+            goals += [rate(SEND_STR, 5), rate(BUN, 0.6)]
+        else:
+            goals += [
+                found.goal(f"{case}: {what} to the floor", name, hub, (case, FLOOR), 1.5, at_most=True)
+                for what, name in (
+                    ("CPU a frame", "cpu_us"),
+                    ("p50", "load_p50_ms"),
+                    ("p99", "load_p99_ms"),
+                )
+            ]
+        goals += [
+            rate(FASTAPI, 2), rate(WEBSOCKETS, 2), rate(NODE_WS, 1.3), rate(SOCKETIO, 3),
+            rate(PY_SOCKETIO, 9), rate(CHANNELS, 25),
+        ]  # fmt: skip
+        kb = found.median(case, HUB, "kb")
+        goals.append(Goal(f"{case}: KB an idle session", kb, 25, True, ""))
+        goals.append(found.goal(f"{case}: KB to FastAPI's", "kb", hub, (case, FASTAPI), 0.8, at_most=True))
+    missing = found.total("missing", (HUB, HUBS)) + found.total("load_missing", (HUB, HUBS))
+    goals.append(Goal("Frames lost (or delivered twice, if below 0) by the hub", abs(missing), 0, True, ""))
+    return [g for g in goals if g.measured is not None or g.text.endswith("hub")]
+
+
 async def write(s: Stage, orgs: list[BenchOrg], messages: int, batch: int = 50) -> int:
     """Store and publish ``messages``, spread over ``orgs``; how many events that made."""
-    db = Database(f"{s.environment(1)['DATABASE_URL']}", ("ingest", "live"))
+    db = Database(s.dsn, ("ingest", "live"))
     await db.open()
     publisher = Publisher(db, s.valkey.url)
     await publisher.start()
@@ -116,48 +531,3 @@ async def write(s: Stage, orgs: list[BenchOrg], messages: int, batch: int = 50) 
     await publisher.stop()
     await db.close()
     return events
-
-
-def run(rounds: int = 2, messages: int = 1000) -> None:
-    """Print frames a second, server CPU a frame, lost frames, and memory a session."""
-    print(
-        f"{'round':>5} {'orgs':>5} {'events':>7} {'frames/s':>10} {'CPU µs/frame':>12}"
-        f" {'missing':>8} {'KB/session':>10} {'client CPU':>10}"
-    )
-    for organizations in (1, 100):
-        with stage(organizations) as s:
-            tokens = asyncio.run(make_tokens(s, s.orgs, SESSIONS))
-            url, hub = s.start_hub()
-            before = rss_kb(hub)
-            client = Client(int(url.rsplit(":", 1)[1]), tokens)
-            each_kb = (rss_kb(hub) - before) / SESSIONS
-            asyncio.run(write(s, s.orgs, 100))  # the senders become known
-            _settle(client)
-            for n in range(1, rounds + 1):
-                start, cpu, began = client.count(), cpu_s(hub), time.perf_counter()
-                events = asyncio.run(write(s, s.orgs, messages))
-                expected = events * SESSIONS // organizations
-                end = _settle(client, start["frames"] + expected)
-                took = end["at"] - began
-                frames = end["frames"] - start["frames"]
-                print(
-                    f"{n:>5} {organizations:>5} {events:>7} {frames / took:>10,.0f}"
-                    f" {(cpu_s(hub) - cpu) / max(frames, 1) * 1e6:>12.2f}"
-                    f" {expected - frames:>8} {each_kb:>10.1f}"
-                    f" {(end['cpu_s'] - start['cpu_s']) / took:>10.0%}",
-                    flush=True,
-                )
-            client.close()
-
-
-def _settle(client: Client, expected: int | None = None, timeout_s: float = 20.0) -> dict[str, Any]:
-    """The counts once ``expected`` frames are in, or once nothing has come for a second."""
-    last, since, deadline = client.count(), time.perf_counter(), time.perf_counter() + timeout_s
-    while time.perf_counter() < deadline:
-        time.sleep(0.02)
-        now = client.count()
-        if now["frames"] != last["frames"]:
-            last, since = now, time.perf_counter()
-        if (expected is not None and last["frames"] >= expected) or time.perf_counter() - since > 1.5:
-            break
-    return {**last, "at": since}

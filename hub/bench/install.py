@@ -6,6 +6,8 @@ Python peers with uv or pip into virtual environments, JavaScript ones with npm;
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,7 +25,9 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "arq": ("arq", "uvloop"),
     "profile": ("py-spy",),
 }  # fmt: skip
-NODE_PACKAGES = ("ws", "ioredis", "socket.io", "@socket.io/redis-adapter", "bun", "postgraphile")
+NODE_PACKAGES = (
+    "ws", "ioredis", "socket.io", "@socket.io/redis-adapter", "@socket.io/redis-emitter", "bun",
+)  # fmt: skip
 
 _cache = Path("data/bench-peers")
 
@@ -73,6 +77,53 @@ def versions(*packages: str, environment: str = "web") -> dict[str, str]:
 
 
 def _run(argv: Sequence[str], cwd: Path | None = None) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=cwd)
+    # npm starts "node" by its name
+    done = subprocess.run(
+        ["env", f"PATH={Path(sys.executable).parent}:{os.defpath}", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+    )
     if done.returncode:
         raise NotInstalled(f"{' '.join(map(str, argv[:4]))} … failed: {done.stderr.strip()[-600:]}")
+
+
+def node_modules() -> Path:
+    """The folder with the JavaScript peers' packages, made at the first call. Raises NotInstalled."""
+    folder = _cache / "node"
+    done = folder / "installed.json"
+    if not done.exists() or json.loads(done.read_text()) != list(NODE_PACKAGES):
+        print(f"Installing {', '.join(NODE_PACKAGES)} into {folder} …", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "package.json").write_text('{"private": true}')
+        _run([_tool("npm"), "install", "--no-fund", "--no-audit", *NODE_PACKAGES], folder)
+        done.write_text(json.dumps(list(NODE_PACKAGES)))
+    for peer in PEERS.glob("*.mjs"):  # modules are looked for beside the program
+        (folder / peer.name).write_bytes(peer.read_bytes())
+    return folder
+
+
+def node_program(peer: str) -> list[str]:
+    """How to start a JavaScript peer under node. Raises NotInstalled."""
+    return [_tool("node"), str(node_modules() / f"{peer}.mjs")]
+
+
+def bun_program(peer: str) -> list[str]:
+    """The same under Bun."""
+    folder = node_modules()
+    return [str(folder / "node_modules" / ".bin" / "bun"), "run", str(folder / f"{peer}.mjs")]
+
+
+def node_versions(*packages: str) -> dict[str, str]:
+    folder = node_modules() / "node_modules"
+    return {p: json.loads((folder / p / "package.json").read_text())["version"] for p in packages}
+
+
+def _tool(name: str) -> str:
+    """node or npm: beside our interpreter (the wheel that set-up installs), else the system's."""
+    own = Path(sys.executable).parent / name
+    found = str(own) if own.exists() else shutil.which(name)
+    if found is None:
+        raise NotInstalled(f"There is no {name} here")
+    return found

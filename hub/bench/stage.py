@@ -221,25 +221,34 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
-def tree_cpu_s(pid: int) -> float:
-    """The same for a process and all that descends from it, the living and those that were waited for."""
+def tree(pid: int) -> list[int]:
+    """The process and all that descends from it, the living."""
     parents: dict[int, int] = {}
-    used: dict[int, float] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
             except OSError:
                 continue
-            parents[int(entry.name)] = int(fields[1])
-            used[int(entry.name)] = sum(int(f) for f in fields[11:15]) / _TICKS_PER_S
 
     def is_below(process: int) -> bool:
         while process and process != pid:
             process = parents.get(process, 0)
         return process == pid
 
-    return sum(seconds for process, seconds in used.items() if is_below(process))
+    return [process for process in parents if is_below(process)]
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Seconds of a process and all that descends from it, the living and those that were waited for."""
+    total = 0.0
+    for process in tree(pid):
+        try:
+            fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        total += sum(int(f) for f in fields[11:15]) / _TICKS_PER_S
+    return total
 
 
 def postgres_cpu_s(s: Stage) -> float:
