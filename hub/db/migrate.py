@@ -16,6 +16,7 @@ import asyncpg
 import msgspec
 
 import sql
+from hub.failpoints import failpoint
 
 #: Roles of the server. None may bypass row security or log in, except hub_runtime, which owns nothing.
 _ROLES = """
@@ -150,6 +151,7 @@ async def _apply(conn: asyncpg.Connection, dry_run: bool) -> MigrationReport:
             continue
         async with conn.transaction():
             await conn.execute(path.read_text(encoding="utf-8"))
+            failpoint("migrate.mid_backfill")
             await conn.execute(
                 "insert into app.schema_migrations (name, sha256) values ($1, $2)", path.name, digest
             )

@@ -11,6 +11,7 @@ import re
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
+from datetime import datetime
 from importlib import util
 from pathlib import Path
 from types import TracebackType
@@ -45,8 +46,12 @@ class LiveClient:
         """Brought by events since the last resync: a snapshot read meanwhile may not know them yet."""
         self.seqs: list[int] = []
         """Every applied position, in order, since the last snapshot."""
-        self.seen_at: dict[str, float] = {}
-        """Message id → when its first event was applied here (monotonic)."""
+        self.delays: list[tuple[float, float]] = []
+        """Of each event: when it came (epoch seconds), and how long after it was written."""
+        self.came_back_at: list[float] = []
+        """When each welcome but the first came (monotonic)."""
+        self.silence_s = 35.0
+        """The line counts as dead after this: the hub shows its position every 15 s."""
         self.welcomes: Counter[str] = Counter()
         self.closes: Counter[int | None] = Counter()
         self.wrong: list[str] = []
@@ -90,7 +95,7 @@ class LiveClient:
                         {"type": "hello", "token": self.token, "cursor": self.cursor, "client": "fault-py/1"}
                     )
                     while True:
-                        message = await ws.receive(timeout=35)
+                        message = await ws.receive(timeout=self.silence_s)
                         if message.type is not aiohttp.WSMsgType.TEXT:
                             break
                         retry = self._take(message.data.encode())
@@ -116,6 +121,8 @@ class LiveClient:
             self.touched.clear()
             self._read(self._snapshot())
         if kind == "welcome":
+            if self.welcomes:
+                self.came_back_at.append(time.monotonic())
             self.welcomes["resumed" if frame["resumed"] else str(frame["reason"])] += 1
             self.is_live.set()
         elif kind == "event":
@@ -137,6 +144,8 @@ class LiveClient:
         self.seqs.append(seq)
         event = frame["event"]
         table, id = event["table"], event["entity_id"]
+        now = time.time()
+        self.delays.append((now, now - datetime.fromisoformat(event["at"]).timestamp()))
         if table not in TABLES:
             return
         self.touched.add(id)
@@ -147,8 +156,6 @@ class LiveClient:
             self._read(self._one(table, id))
         else:
             self._put(table, event["payload"]["row"])
-        if table == "messages":
-            self.seen_at.setdefault(id, time.monotonic())
 
     def _put(self, table: str, row: Row) -> None:
         known = self.rows[table].get(row["id"])
@@ -323,6 +330,12 @@ class Crowd:
             node = await self.node.ask(do="cursors")
             raise AssertionError(f"sessions are behind: {behind} {node} {heads}") from error
         return time.monotonic() - began
+
+    def delay_s(self, share: float, since: float = 0.0, until: float = float("inf")) -> float:
+        """The delay that `share` of the events seen by the Python sessions between two moments (epoch
+        seconds) did not exceed; 0 when there were none."""
+        delays = sorted(d for c in self.python for at, d in c.delays if since <= at <= until)
+        return delays[min(len(delays) - 1, int(len(delays) * share))] if delays else 0.0
 
     async def compare(self) -> list[str]:
         """I3 and I9: what each session holds against a fresh snapshot; the differences."""

@@ -44,6 +44,7 @@ async def under_load(
     sends: float = 6.0,
     sessions: int = 8,
     seed: int = 1,
+    hub: int | None = None,
     drain_s: float = DRAIN_S,
     accepts: int = 1,
     errors: Collection[str] = (),
@@ -51,9 +52,12 @@ async def under_load(
     **load: Any,
 ) -> AsyncIterator[Scene]:
     """Load and live sessions for as long as the block lasts; then the queues drain, and the invariants hold
-    (`hold` has the last three). `load`: more of Load's options."""
+    (`hold` has `accepts`, `errors`, `dead`). `hub`: all sessions on this one. `load`: more options of Load.
+    """
     async with AsyncExitStack() as stack:
-        crowd = await stack.enter_async_context(Crowd(rig, sessions, seed=seed)) if sessions else None
+        crowd = (
+            await stack.enter_async_context(Crowd(rig, sessions, seed=seed, hub=hub)) if sessions else None
+        )
         running = Load(rig, inbound=inbound, sends=sends, seed=seed, **load)
         async with running:
             yield Scene(rig, running, crowd)

@@ -82,8 +82,10 @@ class Load:
         self.asked: list[Send] = []
         self.webhook_answers: Counter[int | str] = Counter()
         self.api_answers: Counter[int | str] = Counter()
-        self.slowest_ack_s = 0.0
-        """The longest single attempt that ended in an answer."""
+        self.slowest_ack_s = self.slowest_api_s = 0.0
+        """The longest single attempt that ended in an answer, or in our own patience."""
+        self.written_at: list[float] = []
+        """When sends were answered with success (monotonic)."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._makers: list[asyncio.Task[None]] = []
         self._http: aiohttp.ClientSession
@@ -182,9 +184,9 @@ class Load:
             async with self._http.post(f"{self.where()}{PATH}", data=body, headers=headers) as response:
                 await response.read()
                 answer = response.status
-                self.slowest_ack_s = max(self.slowest_ack_s, time.monotonic() - began)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             answer = type(error).__name__
+        self.slowest_ack_s = max(self.slowest_ack_s, time.monotonic() - began)
         self.webhook_answers[answer] += 1
         return answer
 
@@ -218,6 +220,7 @@ class Load:
         }
         while True:
             send.attempts += 1
+            began = time.monotonic()
             answer: int | str
             try:
                 async with self._http.post(
@@ -228,8 +231,10 @@ class Load:
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 answer = type(error).__name__
             self.api_answers[answer] += 1
+            self.slowest_api_s = max(self.slowest_api_s, time.monotonic() - began)
             if answer in (200, 201):
                 send.message_id = json.loads(raw)[0]["id"]
+                self.written_at.append(time.monotonic())
                 return
             if isinstance(answer, int) and answer < 500 and answer not in (409, 429):
                 send.refused = answer

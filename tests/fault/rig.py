@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -424,8 +425,9 @@ class Rig:
     def front_url(self) -> str:
         return f"http://127.0.0.1:{self.front.port}"
 
-    def keep_alive(self, *procs: Proc, failpoints: str = "") -> None:
-        """From now on bring back what dies by itself (a failpoint), as a supervisor would."""
+    def keep_alive(self, *procs: Proc, failpoints: str = "", rng: random.Random | None = None) -> None:
+        """From now on bring back what dies by itself (a failpoint), as a supervisor would. `rng` gives each
+        start a seed for the probabilities of its failpoints."""
 
         for proc in procs:
             proc.is_kept = True
@@ -434,7 +436,8 @@ class Rig:
             while True:
                 for proc in procs:
                     if proc.wanted and proc.pid is None:
-                        proc.spawn(failpoints)
+                        seed = f",seed={rng.randrange(1 << 30)}" if rng and failpoints else ""
+                        proc.spawn(failpoints + seed)
                 await asyncio.sleep(0.05)
 
         self._tasks.append(asyncio.create_task(watch()))
