@@ -15,10 +15,10 @@ from itertools import count
 from typing import Final
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from prometheus_client import Histogram
 
-from hub.errors import HubError, UnsupportedMedia
+from hub.errors import BadRequest, HubError, UnsupportedMedia, internal
 from hub.http_errors import as_refusal, error_response, surface_of
 from hub.metrics import HTTP_SECONDS
 from hub.resources import ALLOWANCE, PRINCIPAL, RATE, REQUEST_ID, SETTINGS
@@ -49,19 +49,13 @@ _seconds: dict[tuple[str, str, int], Histogram] = {}
 _API_VERSION: Final = "X-Supabase-Api-Version"
 
 
-class _Internal(HubError):
-    """A bug of ours, as its caller sees it."""
-
-    code, status, rest_code = "INTERNAL_ERROR", 500, "XX000"
-
-
 @web.middleware
 async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Around every request; see the module."""
     started = time.perf_counter()
     request_id = request.headers.get("X-Request-Id", "")
     if not (request_id and _GIVEN_ID.fullmatch(request_id)):
-        request_id = f"{_PROCESS}-{next(_numbers):08x}"
+        request_id = new_request_id()
     request[REQUEST_ID] = request_id
     path = request.path
     is_api = path.startswith(_API)
@@ -77,9 +71,16 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
+def new_request_id() -> str:
+    """Unique over all hubs, not secret."""
+    return f"{_PROCESS}-{next(_numbers):08x}"
+
+
 async def _answer(request: web.Request, handler: Handler, is_api: bool) -> web.StreamResponse:
     surface = surface_of(request.path)
     try:
+        if request.version < HttpVersion10:
+            raise BadRequest("This is not a request that can be read")
         if (
             "Content-Encoding" in request.headers
             and request.headers["Content-Encoding"].lower() != "identity"
@@ -94,8 +95,8 @@ async def _answer(request: web.Request, handler: Handler, is_api: bool) -> web.S
             if isinstance(error, web.HTTPException):
                 return error  # a redirect or the like
             log.exception("request.failed", route=route_of(request), method=request.method)
-            refusal = _Internal("Something went wrong here. Give the request id to whoever runs this hub.")
-        elif is_api and ALLOWANCE not in request and not request.path.endswith(_WEBHOOK):
+            refusal = internal()
+        elif is_api and ALLOWANCE not in request and not _is_webhook(request):
             refusal = await _count_stranger(request) or refusal
         principal = request.get(PRINCIPAL)
         anonymous = principal is not None and principal.kind == "anon"
@@ -105,13 +106,19 @@ async def _answer(request: web.Request, handler: Handler, is_api: bool) -> web.S
 async def _count_stranger(request: web.Request) -> HubError | None:
     """Callers without a valid credential are limited by address, so that nobody can try keys without end."""
     settings = request.app[SETTINGS]
-    address = client_address(request, settings)
+    address = counted_address(request, settings)
     request[ALLOWANCE], refusal = await request.app[RATE].hit("address", address, settings.rate_address)
     return refusal
 
 
+def _is_webhook(request: web.Request) -> bool:
+    """Providers sign instead of signing in, and are not limited. By the route: anybody can write an address
+    that ends so."""
+    return route_of(request).endswith(_WEBHOOK)
+
+
 def _preflight(request: web.Request) -> web.Response:
-    asked = request.headers.get("Access-Control-Request-Headers", "")
+    asked = _printable(request.headers.get("Access-Control-Request-Headers", ""))
     headers = {
         "Access-Control-Allow-Methods": "GET,POST,PATCH,PUT,DELETE,OPTIONS,HEAD",
         "Access-Control-Max-Age": "86400",
@@ -123,23 +130,34 @@ def _preflight(request: web.Request) -> web.Response:
 
 
 def _dress(request: web.Request, response: web.StreamResponse, is_api: bool) -> None:
-    """Headers that every answer has."""
+    """Headers that every answer has, and those of the API's."""
+    always(response, request[REQUEST_ID], request.app[SETTINGS].secure)
     headers = response.headers
-    headers.update(_SECURITY)
-    headers["X-Request-Id"] = request[REQUEST_ID]
-    if is_api and not request.path.endswith(_WEBHOOK):  # no browser reads what a provider is told
+    if is_api and not _is_webhook(request):  # no browser reads what a provider is told
         headers.update(_CORS)
         version = request.headers.get(_API_VERSION)
         if version and request.path.startswith("/auth/"):
-            headers[_API_VERSION] = version[:20]
-    if "Cache-Control" not in headers:
-        headers["Cache-Control"] = "no-store"
+            headers[_API_VERSION] = _printable(version)[:20]
     allowance = request.get(ALLOWANCE)
     if allowance is not None:
         headers.update(allowance.headers())
-    if request.app[SETTINGS].secure:
+
+
+def always(response: web.StreamResponse, request_id: str, secure: bool) -> None:
+    """What stands on every answer, also on those to requests that could not be read."""
+    headers = response.headers
+    headers.update(_SECURITY)
+    headers["X-Request-Id"] = request_id
+    if "Cache-Control" not in headers:
+        headers["Cache-Control"] = "no-store"
+    if secure:
         headers["Strict-Transport-Security"] = _HSTS
     headers["Server"] = "hub"
+
+
+def _printable(text: str) -> str:
+    """What may be sent back in a header: bytes that are no UTF-8 cannot be written again."""
+    return text if text.isascii() and text.isprintable() else ""
 
 
 def _account(request: web.Request, response: web.StreamResponse, took_s: float) -> None:
@@ -184,6 +202,22 @@ def client_address(request: web.Request, settings: Settings) -> str:
     while len(hops) > 1 and _is_trusted(hops[-1], settings.trusted_proxies):
         hops.pop()
     return hops[-1][:64]
+
+
+def is_our_page(origin: str, host: str, settings: Settings) -> bool:
+    """Whether a request's Origin is our own page, by whatever name it was reached, or one that the operator
+    listed. What is no http(s) origin is foreign."""
+    if origin.rstrip("/") in settings.allowed_origins:
+        return True
+    scheme, _, place = origin.partition("://")
+    public = settings.public_base_url.partition("://")[2].partition("/")[0]
+    return scheme in ("http", "https") and bool(place) and place in (host, public)
+
+
+def counted_address(request: web.Request, settings: Settings) -> str:
+    """By which strangers are counted: whoever has one IPv6 address has 2^64 of them."""
+    address = client_address(request, settings)
+    return network_of(address) if ":" in address else address
 
 
 def network_of(address: str) -> str:

@@ -4,12 +4,13 @@
     ├─ BadRequest 400 · ValidationFailed 422 · PayloadTooLarge 413 · UnsupportedMedia 415
     ├─ AuthenticationFailed 401 · InvalidApiKey 401
     ├─ InsufficientPermissions 403 · NotFound 404 · MethodNotAllowed 405
-    ├─ NotAcceptable 406 · RangeNotSatisfiable 416
+    ├─ NotAcceptable 406 · RangeNotSatisfiable 416 · RequestTimeout 408 · HeadersTooLarge 431
     ├─ Conflict 409 (ReplyConflict: a colleague answered meanwhile)
     ├─ RateLimited 429
     └─ Unavailable 503 (the database or a provider is away; Retry-After)
 
-Everything else is a bug: it rises, is logged once and answered as 500 INTERNAL_ERROR with a request id alone.
+Everything else is a bug: it rises, is logged once and answered as 500 INTERNAL_ERROR (Internal) with a
+request id alone.
 docs/errors.md lists the codes; a test keeps the two equal.
 """
 
@@ -78,6 +79,16 @@ class RangeNotSatisfiable(HubError):
     code, status, rest_code = "RANGE_NOT_SATISFIABLE", 416, "PGRST103"
 
 
+class RequestTimeout(HubError):
+    """The request did not arrive in time; not a server that was slow."""
+
+    code, status, rest_code = "REQUEST_TIMEOUT", 408, "PGRST102"
+
+
+class HeadersTooLarge(HubError):
+    code, status, rest_code = "HEADERS_TOO_LARGE", 431, "PGRST102"
+
+
 class Conflict(HubError):
     code, status, rest_code = "CONFLICT", 409, "23505"
 
@@ -108,6 +119,16 @@ class RateLimited(HubError):
 
 class Unavailable(HubError):
     code, status, rest_code = "SERVICE_UNAVAILABLE", 503, "PGRST001"
+
+
+class Internal(HubError):
+    """A bug of ours, as its caller sees it."""
+
+    code, status, rest_code = "INTERNAL_ERROR", 500, "XX000"
+
+
+def internal() -> Internal:
+    return Internal("Something went wrong here. Give the request id to whoever runs this hub.")
 
 
 def invalid(field: str, message: str) -> ValidationFailed:

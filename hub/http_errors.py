@@ -53,6 +53,7 @@ _GOTRUE_BY_STATUS = {
     403: "not_admin",
     404: "not_found",
     405: "validation_failed",
+    408: "request_timeout",
     413: "validation_failed",
     415: "validation_failed",
     422: "validation_failed",
@@ -134,8 +135,13 @@ def error_response(
         headers["Allow"] = ", ".join(error.details.get("allowed", ()))
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    try:
+        encoded = _encode(body)
+    except UnicodeEncodeError:  # a text quotes bytes of the request that were no UTF-8
+        message = error.message.encode(errors="replace").decode()
+        encoded = _encode(body | {"error": message, "message": message, "details": None})
     return web.Response(
-        body=_encode(body), status=status, content_type="application/json", charset="utf-8", headers=headers
+        body=encoded, status=status, content_type="application/json", charset="utf-8", headers=headers
     )
 
 
@@ -148,6 +154,10 @@ def as_refusal(error: Exception) -> HubError | None:
     if isinstance(error, msgspec.ValidationError):  # before its parent DecodeError
         field, text = _where(str(error))
         return ValidationFailed("Validation error", details={"field": field, "message": text})
+    if isinstance(error, web.RequestPayloadError):
+        return BadRequest("The body cannot be read to its end")
+    if isinstance(error, UnicodeEncodeError):  # bytes of a header or address that are no UTF-8
+        return BadRequest("The request holds bytes that are not UTF-8", rest_code="PGRST100")
     if isinstance(error, (msgspec.DecodeError, RecursionError, UnicodeDecodeError)):
         return BadRequest("The body is not valid JSON", rest_code="PGRST102")
     if isinstance(error, web.HTTPException):

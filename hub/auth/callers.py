@@ -8,8 +8,9 @@ import structlog
 from aiohttp import web
 
 from hub.auth.apikeys import is_key
+from hub.auth.authenticator import Authenticator
 from hub.domain.principal import Principal
-from hub.edge import client_address
+from hub.edge import counted_address
 from hub.errors import AuthenticationFailed, InvalidApiKey
 from hub.resources import ALLOWANCE, AUTH, PRINCIPAL, RATE, SETTINGS
 
@@ -18,8 +19,8 @@ Surface = Literal["rest", "functions"]
 
 def bearer(request: web.Request) -> str | None:
     """The token of the Authorization header; None without one. Raises AuthenticationFailed for another
-    scheme."""
-    header = request.headers.get("Authorization")
+    scheme, or two."""
+    header = _once(request, "Authorization")
     if header is None or not header.strip():
         return None
     scheme, _, token = header.strip().partition(" ")
@@ -28,17 +29,26 @@ def bearer(request: web.Request) -> str | None:
     return token.strip()
 
 
+def _once(request: web.Request, name: str) -> str | None:
+    """A credential that comes twice is none: a proxy may have looked at the other. Raises
+    AuthenticationFailed."""
+    given = request.headers.getall(name, ())
+    if len(given) > 1:
+        raise AuthenticationFailed(f"{name} was sent {len(given)} times")
+    return given[0] if given else None
+
+
 async def identify(request: web.Request) -> Principal:
     """An organization key in X-API-Key first, then the bearer token, then the bare `apikey` (header or
-    query).
+    query), which takes a project key alone: addresses are written into logs and histories.
 
     A bad credential is refused even beside a good one. Raises AuthenticationFailed, InvalidApiKey,
     Unavailable.
     """
     auth = request.app[AUTH]
-    external = request.headers.get("X-API-Key")
+    external = _once(request, "X-API-Key")
     token = bearer(request)
-    project = request.headers.get("apikey") or request.query.get("apikey")
+    project = _once(request, "apikey") or request.query.get("apikey")
     if external is not None:
         if not is_key(external.strip()):
             raise InvalidApiKey("This API key is not valid")
@@ -46,9 +56,9 @@ async def identify(request: web.Request) -> Principal:
     elif token is not None:
         principal = await auth.principal_of_token(token)
         if project is not None and project != token:
-            await auth.principal_of_token(project)
+            await _project(auth, project)
     elif project is not None:
-        principal = await auth.principal_of_token(project)
+        principal = await _project(auth, project)
     else:
         raise AuthenticationFailed(
             "No credentials", hint="Send `Authorization: Bearer <token>` or `X-API-Key: cg_…`"
@@ -56,6 +66,16 @@ async def identify(request: web.Request) -> Principal:
     request[PRINCIPAL] = principal
     if principal.organization_id is not None:
         structlog.contextvars.bind_contextvars(organization_id=str(principal.organization_id))
+    return principal
+
+
+async def _project(auth: Authenticator, key: str) -> Principal:
+    """Raises AuthenticationFailed for anything but the anon or the service_role key."""
+    if key.startswith("cg_"):
+        raise InvalidApiKey("An organization's key goes into X-API-Key or Authorization, not into apikey")
+    principal = await auth.principal_of_token(key)
+    if principal.kind not in ("anon", "service"):
+        raise AuthenticationFailed("apikey takes a project key; send `Authorization: Bearer <token>`")
     return principal
 
 
@@ -70,7 +90,7 @@ async def admit(request: web.Request, surface: Surface) -> Principal:
     elif principal.kind == "key" and "X-API-Key" in request.headers:
         name, who, limit = "external", str(principal.key_id), settings.rate_external
     elif principal.organization_id is None:
-        name, who, limit = "address", client_address(request, settings), settings.rate_address
+        name, who, limit = "address", counted_address(request, settings), settings.rate_address
     else:
         limit = settings.rate_rest if surface == "rest" else settings.rate_functions
         name, who = surface, str(principal.organization_id)

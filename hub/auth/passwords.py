@@ -70,24 +70,29 @@ def _dummy() -> str:
     return _HASHER.hash("nobody has this password")
 
 
+def _verify_or_pretend(stored: str | None, password: str) -> bool:
+    """One piece of work for either, so that a full queue treats both alike."""
+    return verify_password(stored if stored is not None else _dummy(), password) and stored is not None
+
+
 class Passwords:
     """The bounded threads of one process."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="argon2")
+        self._pool.submit(_dummy)  # else the first stranger would wait for it, and learn something
         self._waiting = 0
 
     async def verify(self, stored: str | None, password: str) -> bool:
         """``stored`` None (no such user, or one without a password) takes as long as a wrong password. Raises
         RateLimited."""
-        found = stored if stored is not None else await self._run(_dummy)
-        return await self._run(verify_password, found, password) and stored is not None
+        return await self._run(_verify_or_pretend, stored, password)
 
     async def hash(self, password: str) -> str:
         """Raises RateLimited when too many are waiting."""
         return await self._run(hash_password, password)
 
-    async def _run(self, work: Callable[..., T], *args: str) -> T:
+    async def _run(self, work: Callable[..., T], *args: str | None) -> T:
         if self._waiting >= _QUEUE + _THREADS:
             raise RateLimited("Too many sign-ins at once", retry_after_s=2)
         self._waiting += 1

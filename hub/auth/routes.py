@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -15,7 +14,7 @@ from hub.auth.refusals import AuthRefusal
 from hub.auth.sessions import Accounts, Caller
 from hub.bodies import json_response, read_json
 from hub.domain.principal import Principal
-from hub.edge import client_address, network_of
+from hub.edge import client_address, counted_address, is_our_page, network_of
 from hub.errors import AuthenticationFailed, HubError, MethodNotAllowed
 from hub.resources import ACCOUNTS, ALLOWANCE, AUTH, RATE, REQUEST_ID, SETTINGS
 from hub.settings import Settings
@@ -240,7 +239,7 @@ async def _count(request: web.Request) -> None:
     """By address: nobody is known yet. The account's own limits are counted in Postgres."""
     hub = request.app[SETTINGS]
     request[ALLOWANCE], refusal = await request.app[RATE].hit(
-        "address", client_address(request, hub), hub.rate_address
+        "address", counted_address(request, hub), hub.rate_address
     )
     if refusal is not None:
         raise refusal
@@ -251,7 +250,7 @@ def _caller(request: web.Request) -> Caller:
     return Caller(
         address=address,
         network=network_of(address),
-        user_agent=request.headers.get("User-Agent", "")[:400],
+        user_agent=request.headers.get("User-Agent", "")[:400].encode(errors="replace").decode(),
         request_id=request[REQUEST_ID],
         is_web=_is_web(request),
     )
@@ -272,10 +271,7 @@ def _same_origin(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     if not _is_web(request) or origin is None:
         return
-    hub = request.app[SETTINGS]
-    ours = urlsplit(hub.public_base_url)
-    allowed = {f"{ours.scheme}://{ours.netloc}", *hub.allowed_origins}
-    if origin not in allowed and urlsplit(origin).netloc != request.host:
+    if not is_our_page(origin, request.host, request.app[SETTINGS]):
         raise AuthRefusal("bad_origin", "This page may not sign in here", 403)
 
 

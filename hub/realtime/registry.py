@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
@@ -16,6 +15,7 @@ from aiohttp import web
 
 from hub import metrics
 from hub.db.pool import Database
+from hub.edge import is_our_page
 from hub.errors import HubError, InsufficientPermissions, Unavailable
 from hub.realtime import protocol
 from hub.realtime.fanout import DATABASE_AWAY, Fanout
@@ -113,7 +113,7 @@ class Registry:
         """Before the upgrade. Raises InsufficientPermissions for a foreign Origin, Unavailable when too many
         knock."""
         origin = request.headers.get("Origin")
-        if origin is not None and not self._is_ours(origin, request.host):
+        if origin is not None and not is_our_page(origin, request.host, self.settings):
             metrics.WS_DROPPED.labels("origin").inc()
             raise InsufficientPermissions(
                 "This origin may not open a live connection", hint="Add it to HUB_ALLOWED_ORIGINS"
@@ -125,13 +125,6 @@ class Registry:
             metrics.WS_DROPPED.labels("handshakes").inc()
             raise Unavailable("Too many live connections are being opened", retry_after_s=1)
         self._tokens -= 1
-
-    def _is_ours(self, origin: str, host: str) -> bool:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https"):
-            return False
-        public = urlsplit(self.settings.public_base_url).netloc
-        return parts.netloc in (host, public) or origin.rstrip("/") in self.settings.allowed_origins
 
     def enter(self, session: Session) -> bool:
         """Count a session that said who it is. False: too many of this user, or of this organization."""

@@ -21,6 +21,11 @@ DEFAULT_LIMIT: Final = 1000
 LARGEST_LIMIT: Final = 10_000
 _MOST_IN: Final = 10_000
 _DEEPEST: Final = 16
+#: Entries of select, order, columns, and conditions of one request: what a statement may hold of each, long
+#: before Postgres' own limits (1,664 columns, its stack) or its planner would make one request expensive.
+MOST_PARTS: Final = 500
+#: Arrows of one JSON path.
+_LONGEST_PATH: Final = 32
 
 Operator = Literal[
     "eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch", "in", "is", "isdistinct",
@@ -111,7 +116,10 @@ def parse_query(text: str) -> Query:
     """
     where: list[Condition] = []
     fields: dict[str, object] = {}
-    for part in text.split("&"):
+    parts = text.split("&")
+    if len(parts) > 2 * MOST_PARTS:
+        raise _too_many("query", 2 * MOST_PARTS)
+    for part in parts:
         key, equals, value = part.partition("=")
         if not key or not equals:
             continue
@@ -137,6 +145,8 @@ def parse_query(text: str) -> Query:
             )
         else:
             where.append(_filter(name, given))
+    if _count(where) > MOST_PARTS:
+        raise _too_many("query", MOST_PARTS)
     fields["offset"] = max(0, int(fields.get("offset", 0)))  # type: ignore[call-overload]
     limit = fields.get("limit")
     if isinstance(limit, int) and limit < 0:
@@ -173,6 +183,15 @@ def _refuse(parameter: str, expected: str, *, given: str) -> BadRequest:
     return BadRequest(f"{parameter}: expected {expected}, got {given[:80]!r}", rest_code="PGRST100")
 
 
+def _too_many(parameter: str, most: int) -> BadRequest:
+    return BadRequest(f"{parameter}: at most {most} entries in one request", rest_code="PGRST100")
+
+
+def _count(conditions: Sequence[Condition]) -> int:
+    """Comparisons, also inside groups."""
+    return sum(_count(c.parts) if isinstance(c, Group) else 1 for c in conditions)
+
+
 def _decode(text: str) -> str:
     try:
         decoded = unquote_plus(text, errors="strict")
@@ -180,7 +199,18 @@ def _decode(text: str) -> str:
         raise _refuse("query", "UTF-8", given=text) from None
     if "\x00" in decoded:
         raise _refuse("query", "text without U+0000", given=text)
+    if not decoded.isascii() and not _is_utf8(decoded):
+        raise _refuse("query", "UTF-8", given=text)
     return decoded
+
+
+def _is_utf8(text: str) -> bool:
+    """False for what raw bytes of an address became that were none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _path(text: str, at: int, parameter: str) -> tuple[Path, int]:
@@ -190,8 +220,10 @@ def _path(text: str, at: int, parameter: str) -> tuple[Path, int]:
         raise _refuse(parameter, "a column", given=text[at:])
     column = _unescape(match[1]) if match[1] is not None else match[2].strip()
     at = match.end()
-    steps = []
+    steps: list[tuple[str, str]] = []
     while step := _STEP.match(text, at):
+        if len(steps) == _LONGEST_PATH:
+            raise _too_many(parameter, _LONGEST_PATH)
         steps.append((step[1], step[2]))
         at = step.end()
     return Path(column, tuple(steps)), at
@@ -203,6 +235,8 @@ def _select(text: str) -> tuple[Item, ...]:
     items: list[Item] = []
     at = 0
     while True:
+        if len(items) == MOST_PARTS:
+            raise _too_many("select", MOST_PARTS)
         while text[at : at + 1] == " ":
             at += 1
         if text[at : at + 1] == "*":
@@ -249,6 +283,8 @@ def _names(text: str, parameter: str) -> tuple[str, ...]:
     names: list[str] = []
     at = 0
     while True:
+        if len(names) == MOST_PARTS:
+            raise _too_many(parameter, MOST_PARTS)
         path, at = _path(text, at, parameter)
         names.append(path.column)
         rest = text[at:].lstrip()
@@ -263,6 +299,8 @@ def _order(text: str) -> tuple[Order, ...]:
     terms: list[Order] = []
     at = 0
     while text.strip():
+        if len(terms) == MOST_PARTS:
+            raise _too_many("order", MOST_PARTS)
         path, at = _path(text, at, "order")
         descending, nulls = False, None
         while text[at : at + 1] == ".":

@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from hub.auth.callers import admit
-from hub.bodies import JSON_BYTES, check_depth, read_body
+from hub.bodies import JSON_BYTES, check_json, read_body
 from hub.db.tenancy import acting_as, in_turn
 from hub.domain.permissions import Verb, missing
 from hub.domain.principal import Principal
@@ -374,7 +374,7 @@ async def _body_rows(request: web.Request) -> tuple[str, list[dict[str, msgspec.
     ):
         raise BadRequest(f"Content-Type {request.content_type[:80]} is not accepted", rest_code="PGRST102")
     raw = (await read_body(request, JSON_BYTES)).strip()
-    check_depth(raw)
+    check_json(raw)
     try:
         if raw.startswith(b"["):
             return raw.decode(), _rows.decode(raw)

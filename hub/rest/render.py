@@ -14,7 +14,7 @@ import msgspec
 
 from hub.errors import BadRequest
 from hub.rest.catalog import Table
-from hub.rest.grammar import Condition, Filter, Group, Item, Order, Path, Query
+from hub.rest.grammar import MOST_PARTS, Condition, Filter, Group, Item, Order, Path, Query
 
 _SIMPLE: Final = {
     "eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "cs": "@>", "cd": "<@",
@@ -170,10 +170,12 @@ def _columns(table: Table, items: Sequence[Item], args: _Arguments) -> str:
         if item.path is None:
             parts += [f"t.{quote(n)}" for n in table.columns]
             continue
-        text = _place(item.path, args)
+        text = _place(table, item.path, args)
         if item.cast is not None:
             text = f"({text})::{_cast(item.cast)}"
         parts.append(f"{text} as {quote(_names_of(table, item)[0])}")
+    if len(parts) > MOST_PARTS:
+        raise BadRequest(f"select: at most {MOST_PARTS} columns in one request", rest_code="PGRST100")
     return ", ".join(parts)
 
 
@@ -193,8 +195,11 @@ def _cast(name: str) -> str:
     return name.lower()
 
 
-def _place(path: Path, args: _Arguments) -> str:
-    """Column or JSON path; keys are parameters."""
+def _place(table: Table, path: Path, args: _Arguments) -> str:
+    """Column or JSON path; keys are parameters. Raises BadRequest for a column that the API does not show:
+    Postgres has more of them (xmin tells how busy the other organizations are)."""
+    if path.column not in table.columns:
+        raise BadRequest(f"column {table.name}.{path.column[:80]} does not exist", rest_code="42703")
     text = f"t.{quote(path.column)}"
     for arrow, key in path.steps:
         if key.lstrip("-").isdigit():
@@ -219,7 +224,7 @@ def _condition(table: Table, condition: Condition, args: _Arguments) -> str:
 
 
 def _comparison(table: Table, f: Filter, args: _Arguments) -> str:
-    left = _place(f.path, args)
+    left = _place(table, f.path, args)
     target = _type(table, f.path)
     if f.op == "is":
         return f"{left} {_IS[str(f.value)]}"
@@ -238,18 +243,17 @@ def _comparison(table: Table, f: Filter, args: _Arguments) -> str:
 
 
 def _type(table: Table, path: Path) -> str:
-    """What the right side is cast to. An unknown column is left to Postgres, which answers 42703."""
+    """What the right side is cast to."""
     if path.steps:
         return "text" if path.is_text else "jsonb"
-    column = table.columns.get(path.column)
-    return column.type if column is not None else "text"
+    return table.columns[path.column].type
 
 
 def _order(table: Table, terms: Sequence[Order], args: _Arguments) -> str:
     if not terms:
         return ""
     parts = [
-        _place(term.path, args)
+        _place(table, term.path, args)
         + (" desc" if term.descending else "")
         + (f" nulls {term.nulls}" if term.nulls is not None else "")
         for term in terms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote_plus
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,9 +68,14 @@ def test_nothing_of_a_request_is_spliced_into_the_statement(text: str) -> None:
         assert ";" not in statement.text
 
 
-def test_a_strange_column_name_is_quoted() -> None:
-    statement = read('"a\\"b"=eq.1')
-    assert 't."a""b" =' in statement.text
+@pytest.mark.parametrize("query", ['"a\\"b"=eq.1', "select=xmin", "order=ctid", "or=(tableoid.eq.1)"])
+def test_X05_only_columns_of_the_catalog_reach_a_statement(query: str) -> None:
+    with pytest.raises(BadRequest, match="does not exist"):
+        read(query)
+
+
+def test_X05_a_strange_alias_is_quoted() -> None:
+    assert ' as "a""b"' in read('select="a\\"b":id').text
 
 
 def test_an_upsert_key_always_begins_with_the_organization() -> None:
