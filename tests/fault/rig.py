@@ -51,6 +51,14 @@ FAST = {
 }
 GENEROUS = {f"HUB_RATE_{name}": "1000000" for name in ("FUNCTIONS", "REST", "EXTERNAL", "WEB", "ADDRESS")}
 
+#: Nothing else of ours: a developer's variables must not bend a test. The checkout is the one of this file.
+_PYTHON = {
+    "PATH": os.environ.get("PATH", os.defpath),
+    "PYTHONPATH": str(ROOT),
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
 
 class Proc:
     """One of our own processes: start, kill, pause, read its log."""
@@ -322,15 +330,12 @@ class Rig:
         return folder
 
     def _environment(self) -> dict[str, str]:
-        """Nothing of ours but PATH: the developer's own variables must not bend a test."""
         graph = f"http://127.0.0.1:{self._port('sandbox', int(self.sandbox_url.rsplit(':', 1)[1]))}/graph"
         redis = self._valkey.url.replace(
             f":{self._valkey.port}/", f":{self._port('valkey', self._valkey.port)}/"
         )
         return {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
+            **_PYTHON,
             "DATABASE_URL": self.runtime_url(self._port("postgres", self._postgres.port)),
             "REDIS_URL": redis,
             "HUB_SECRET_KEY": w.SECRET_KEY,
@@ -390,9 +395,8 @@ class Rig:
         path = self.folder / "sandbox.json"
         path.write_text(json.dumps(config))
         self.sandbox_url = f"http://127.0.0.1:{port}"
-        env = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONDONTWRITEBYTECODE": "1"}
         argv = ["-m", "hub.sandbox", "--config", str(path)]
-        self.sandbox = Proc("sandbox", argv, env, self.logs / "sandbox.log")
+        self.sandbox = Proc("sandbox", argv, _PYTHON, self.logs / "sandbox.log")
         self.sandbox.spawn()
 
     async def close(self) -> None:
