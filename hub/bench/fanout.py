@@ -31,7 +31,7 @@ from hub.settings import load_settings
 
 SESSIONS = 1000
 PER_USER = 20
-#: What may be on its way in a flat-out run, as frames or at least as events; beyond it the writer waits for the
+#: What may be on its way in a flat-out run, as frames or at least as events; then the writer waits for the
 #: readers.
 WINDOW_FRAMES, WINDOW_EVENTS = 50_000, 200
 #: Open loop: events a second by number of organizations (10,000 and 5,000 frames a second).
@@ -88,15 +88,33 @@ async def make_tokens(s: Stage, orgs: Sequence[BenchOrg], sessions: int) -> list
     return tokens
 
 
+def hellos(tokens: Sequence[str]) -> list[dict[str, str | None]]:
+    """Sessions of a hub for the load client."""
+    return [
+        {
+            "path": "/ws",
+            "hello": json.dumps({"type": "hello", "token": token, "cursor": None, "client": "bench"}),
+        }
+        for token in tokens
+    ]
+
+
 class Client:
     """The counting process. ``pace``: handshakes a second, below the 200 that a hub takes."""
 
-    def __init__(self, port: int, kind: str, sessions: list[dict[str, str | None]], pace: float) -> None:
+    def __init__(
+        self,
+        port: int,
+        kind: str,
+        sessions: list[dict[str, str | None]],
+        pace: float,
+        stamp: str = '"t":',
+    ) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "hub.bench.ws_load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.sessions = len(sessions)
-        self._ask({"port": port, "kind": kind, "sessions": sessions, "pace": pace})
+        self._ask({"port": port, "kind": kind, "sessions": sessions, "pace": pace, "stamp": stamp})
 
     def _ask(self, what: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -274,11 +292,7 @@ async def contestants(s: Stage, names: Sequence[str], sessions: int, organizatio
         else:
             writer = FromRedis(s.valkey.url, prefix, orgs)
         if kind == "hub":
-            tokens = await make_tokens(s, orgs, sessions)
-            hello = [
-                json.dumps({"type": "hello", "token": t, "cursor": None, "client": "bench"}) for t in tokens
-            ]
-            where: list[dict[str, str | None]] = [{"path": "/ws", "hello": h} for h in hello]
+            where = hellos(await make_tokens(s, orgs, sessions))
             if source is not None:
                 await source.open()  # new members are events too
         elif name in (PY_SOCKETIO, SOCKETIO):
@@ -359,7 +373,7 @@ async def at_rate(c: Contestant, frames: _Frames, rate: float, seconds: float) -
             sent += due
         await asyncio.sleep(0.001)
     used = c.runner.cpu_s() - cpu
-    end = await settled(c, start["frames"] + sent * each)
+    end = await settled(c.client, start["frames"] + sent * each)
     delays = c.client.delays()
     return {
         "load_p50_ms": delays["p50_ms"],
@@ -369,12 +383,12 @@ async def at_rate(c: Contestant, frames: _Frames, rate: float, seconds: float) -
     }
 
 
-async def settled(c: Contestant, expected: int) -> dict[str, Any]:
+async def settled(client: Client, expected: int) -> dict[str, Any]:
     """The counts once ``expected`` frames are in, or once nothing has come for two seconds."""
-    last, since = c.client.count(), time.perf_counter()
+    last, since = client.count(), time.perf_counter()
     while last["frames"] < expected and time.perf_counter() - since < 2.0:
         await asyncio.sleep(0.01)
-        now = c.client.count()
+        now = client.count()
         if now["frames"] != last["frames"]:
             last, since = now, time.perf_counter()
     return last
@@ -417,10 +431,9 @@ def run(
     report = Report("fanout", f"hub bench fanout --rounds {rounds} --seconds {seconds:g}", [table], [], [])
     report.goals = _goals(found, shapes, sessions)
     report.notes.append(
-        "Flat out, a message to one organization costs the hub and the floor the same few microseconds a frame "
-        "as long as frames share a write. The hub's writers publish consecutive events of an organization "
-        "together, so with a hundred organizations its burst is cheaper than the floor's, which gets a "
-        "publication an event."
+        "Flat out, frames share writes, for the hub as for the floor. The hub's writers publish consecutive "
+        "events of an organization together, so with a hundred organizations its burst is cheaper than the "
+        "floor's, which gets a publication an event."
     )
     report.notes.append(
         "Two hubs share the two cores with everything else here: each carries half of the sessions and pays "

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -249,6 +249,15 @@ def tree_cpu_s(pid: int) -> float:
             continue
         total += sum(int(f) for f in fields[11:15]) / _TICKS_PER_S
     return total
+
+
+def scheduled_s(pids: Iterable[int]) -> float:
+    """The same for single processes, to the nanosecond instead of in ticks of 10 ms (Linux)."""
+    nanoseconds = 0
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            nanoseconds += int((thread / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def postgres_cpu_s(s: Stage) -> float:

@@ -4,8 +4,8 @@ decoded.
 A process of its own: ``python -m hub.bench.ws_load`` reads a JSON job from its first input line:
 {"port", "pace" (handshakes a second), "kind", "sessions": [{"path", "hello"}]}, prints {"ready": sessions}
 once every session was welcomed, and then takes commands, a line each: ``count`` prints {"frames", "bytes",
-"lost", "cpu_s"}; ``clock`` starts collecting delays (events carry the sender's monotonic nanoseconds as
-"t"), ``delays`` prints {"p50_ms", "p99_ms", "n"} and ends that; end of input ends it.
+"lost", "cpu_s"}; ``clock`` starts collecting delays (events carry the sender's monotonic nanoseconds behind
+"stamp"), ``delays`` prints {"p50_ms", "p99_ms", "n"} and ends that; end of input ends it.
 
 ``kind``: "plain" greets with one frame; "hub" wants a hello first; "socketio" speaks Engine.IO 4, enters the
 room "hello" and answers pings.
@@ -17,6 +17,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import resource
 import struct
 import sys
@@ -27,7 +28,7 @@ import uvloop
 
 from hub.bench.figures import quantile
 
-_TIME = b'"t":'
+_DIGITS = re.compile(rb"\d+")
 
 
 class _Session(asyncio.Protocol):
@@ -126,6 +127,7 @@ class _Load:
             job["pace"],
         )
         self.event = b'42["event"' if self.kind == "socketio" else b'{"type":"event"'
+        self.stamp = job.get("stamp", '"t":').encode()
         self.frames = self.bytes = self.lost = self.ready = 0
         self.delays: list[int] | None = None
         self.all_ready = asyncio.Event()
@@ -137,10 +139,11 @@ class _Load:
 
     def note_delay(self, view: bytearray, start: int, end: int) -> None:
         now = time.monotonic_ns()
-        at = view.find(_TIME, start, end)
+        at = view.find(self.stamp, start, end)
         if at >= 0 and self.delays is not None:
-            at += len(_TIME)
-            self.delays.append(now - int(view[at : view.index(b",", at, end)]))
+            found = _DIGITS.match(view, at + len(self.stamp))
+            if found is not None:
+                self.delays.append(now - int(found[0]))
 
     async def connect(self) -> None:
         loop = asyncio.get_running_loop()
