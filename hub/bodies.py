@@ -32,13 +32,12 @@ _encode = msgspec.json.Encoder(uuid_format="canonical").encode
 async def read_body(request: web.Request, limit: int = JSON_BYTES) -> bytes:
     """The whole body. Raises PayloadTooLarge above ``limit``, before the rest is read, and RequestTimeout for
     one that does not arrive."""
-    too_large = PayloadTooLarge("The body is too large", details={"limit": limit})
     if request.content_length is not None and request.content_length > limit:
-        raise too_large
+        raise _too_large(limit)
     if request.content.is_eof():  # all of it is here already: no clock needed
         whole = request.content.read_nowait()
         if len(whole) > limit:
-            raise too_large
+            raise _too_large(limit)
         return whole
     chunks: list[bytes] = []
     size = 0
@@ -47,11 +46,15 @@ async def read_body(request: web.Request, limit: int = JSON_BYTES) -> bytes:
             async for chunk in request.content.iter_any():
                 size += len(chunk)
                 if size > limit:
-                    raise too_large
+                    raise _too_large(limit)
                 chunks.append(chunk)
     except TimeoutError as error:
         raise RequestTimeout(f"The body did not arrive within {BODY_S:g} seconds") from error
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge("The body is too large", details={"limit": limit})
 
 
 async def read_json(request: web.Request, decoder: msgspec.json.Decoder[T], *, empty: T | None = None) -> T:

@@ -17,9 +17,10 @@ from typing import Final
 import structlog
 from aiohttp import HttpVersion10, web
 from prometheus_client import Histogram
+from yarl._url import build_pre_encoded_url
 
 from hub.errors import BadRequest, HubError, UnsupportedMedia, internal
-from hub.http_errors import as_refusal, error_response, surface_of
+from hub.http_errors import Surface, as_refusal, error_response, surface_of
 from hub.metrics import HTTP_SECONDS
 from hub.resources import ALLOWANCE, PRINCIPAL, RATE, REQUEST_ID, SETTINGS
 from hub.settings import Settings
@@ -39,6 +40,9 @@ _CORS: Final = {
     "X-Supabase-Api-Version, Idempotency-Replayed",
 }
 _SECURITY: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+#: yarl remembers the last 128 addresses with all that was read from them. Of ordinary ones that is little; of
+#: the longest that are taken (512 KiB) it would be 100 MB.
+_LONG_ADDRESS: Final = 8192
 _HSTS: Final = "max-age=31536000"
 _WEBHOOK: Final = "-webhook"
 #: Request ids need to be unique, not secret: a random word a process and a number cost no system call.
@@ -68,6 +72,8 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not response.prepared:
         _dress(request, response, is_api)
     _account(request, response, time.perf_counter() - started)
+    if len(request.raw_path) > _LONG_ADDRESS:
+        build_pre_encoded_url.cache_clear()
     return response
 
 
@@ -90,17 +96,25 @@ async def _answer(request: web.Request, handler: Handler, is_api: bool) -> web.S
             )
         return await handler(request)
     except Exception as error:
-        refusal = as_refusal(error)
-        if refusal is None:
-            if isinstance(error, web.HTTPException):
-                return error  # a redirect or the like
-            log.exception("request.failed", route=route_of(request), method=request.method)
-            refusal = internal()
-        elif is_api and ALLOWANCE not in request and not _is_webhook(request):
-            refusal = await _count_stranger(request) or refusal
-        principal = request.get(PRINCIPAL)
-        anonymous = principal is not None and principal.kind == "anon"
-        return error_response(refusal, surface, request[REQUEST_ID], anonymous=anonymous)
+        return await _refuse(request, error, surface, is_api)
+
+
+async def _refuse(
+    request: web.Request, error: Exception, surface: Surface, is_api: bool
+) -> web.StreamResponse:
+    """The answer to what a handler raised. Not in the frame that caught it: a refusal that stays there in a
+    variable holds that frame, with the request's body, until the cycle collector comes by."""
+    refusal = as_refusal(error)
+    if refusal is None:
+        if isinstance(error, web.HTTPException):
+            return error  # a redirect or the like
+        log.exception("request.failed", route=route_of(request), method=request.method)
+        refusal = internal()
+    elif is_api and ALLOWANCE not in request and not _is_webhook(request):
+        refusal = await _count_stranger(request) or refusal
+    principal = request.get(PRINCIPAL)
+    anonymous = principal is not None and principal.kind == "anon"
+    return error_response(refusal, surface, request[REQUEST_ID], anonymous=anonymous)
 
 
 async def _count_stranger(request: web.Request) -> HubError | None:

@@ -43,8 +43,10 @@ class _Handler(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # Something came and still a request is waited for: its head is not whole.
-        if self._waiter is None or self._waiter.done():
+        # Something came and still a request is waited for (the first one also before the task that waits has
+        # begun): its head is not whole.
+        waits = self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+        if not waits:
             self._stop_the_clock()
         elif self._head is None:
             self._head = self._loop.call_later(HEAD_S, self._give_up)

@@ -70,8 +70,10 @@ class ShortCut:
         found.freeze()
         request._match_info = found
 
+        held = [error]  # taken out: a variable here would hold its traceback, and with it the body
+
         async def raise_again(_: web.Request) -> web.StreamResponse:
-            raise error
+            raise held.pop()
 
         return await edge(request, raise_again)
 
