@@ -108,7 +108,7 @@ async def _refuse(
     if refusal is None:
         if isinstance(error, web.HTTPException):
             return error  # a redirect or the like
-        log.exception("request.failed", route=route_of(request), method=request.method)
+        log.error("request.failed", route=route_of(request), method=request.method, exc_info=error)
         refusal = internal()
     elif is_api and ALLOWANCE not in request and not _is_webhook(request):
         refusal = await _count_stranger(request) or refusal
