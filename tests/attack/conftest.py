@@ -1,0 +1,39 @@
+"""The fixtures of the integration tests, and a hub as a process of its own whose memory can be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from hub.db.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.attack.far import FarHub, far_hub
+from tests.conftest import runtime_url
+from tests.factories import Servers
+from tests.integration.conftest import agent, hub, org, owner, password_hash
+
+__all__ = ["agent", "hub", "org", "owner", "password_hash"]
+
+
+@pytest.fixture(scope="module")
+async def far(
+    postgres: EmbeddedPostgres,
+    template: str,
+    valkey: EmbeddedValkey,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[FarHub]:
+    """One hub process for all tests of a module, on a database of its own."""
+    name = f"t_{uuid4().hex}"
+    admin = await asyncpg.connect(postgres.dsn)
+    await admin.execute(f"create database {name} template {template} strategy file_copy")
+    servers = Servers(database_url=runtime_url(postgres, name), migrate_url=postgres.dsn_for(name))
+    folder: Path = tmp_path_factory.mktemp("far")
+    try:
+        async with far_hub(servers, valkey.url, folder) as found:
+            yield found
+    finally:
+        await admin.execute(f"drop database {name} with (force)")
+        await admin.close()
