@@ -303,8 +303,13 @@ class Accounts:
         task = self._loading.get(place)
         if task is None:
             task = self._loading[place] = asyncio.create_task(self._load(place))
-            task.add_done_callback(lambda _: self._loading.pop(place, None))
+            task.add_done_callback(lambda done: self._loaded(place, done))
         return await asyncio.shield(task)
+
+    def _loaded(self, place: tuple[str, str], task: asyncio.Task[list[Account]]) -> None:
+        self._loading.pop(place, None)
+        if not task.cancelled():
+            task.exception()  # who asked may have gone away meanwhile: then nobody else looks at it
 
     async def _load(self, place: tuple[str, str]) -> list[Account]:
         channel, key = place

@@ -34,6 +34,9 @@ COMMAND_TIMEOUT_S: dict[Purpose, float] = {
     "worker": 32.0,
     "admin": 35.0,
 }
+#: The longest that a caller of the API may be kept, waiting for a connection included: what a server that
+#: stands still, or a line that swallows everything, costs it.
+BUDGET_S: dict[Purpose, float] = {"api": 4.8}
 
 
 class LoggedEvent(msgspec.Struct, frozen=True):
@@ -105,6 +108,19 @@ class Database:
     async def connection(self, purpose: Purpose) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
         """A connection in the login's own role: machinery functions only, it can read no table.
         Events written on it are published when the block ends without an error. Raises Unavailable."""
+        budget = asyncio.timeout(BUDGET_S.get(purpose))
+        try:
+            async with budget, self._lent(purpose, budget) as conn:
+                yield conn
+        except TimeoutError as e:
+            if budget.expired():
+                raise Unavailable("The database does not answer", retry_after_s=2) from e
+            raise
+
+    @asynccontextmanager
+    async def _lent(
+        self, purpose: Purpose, budget: asyncio.Timeout
+    ) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
         pool = self._pools[purpose]
         try:
             conn = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
@@ -131,6 +147,13 @@ class Database:
         except asyncpg.InternalClientError as e:
             conn.terminate()  # the driver lost its place when the server died under it
             raise Unavailable("The database went away", retry_after_s=2) from e
+        except TimeoutError as e:
+            conn.terminate()  # whoever did not answer this will not answer a request to stop it either
+            raise Unavailable("The database does not answer", retry_after_s=2) from e
+        except asyncio.CancelledError:
+            if budget.expired():
+                conn.terminate()
+            raise
         except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as e:
             raise Unavailable("The database went away", retry_after_s=2) from e
         finally:
@@ -150,7 +173,10 @@ async def _reset(conn: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def _release(pool: asyncpg.Pool[asyncpg.Record], conn: Any) -> None:
-    await asyncio.shield(pool.release(conn, timeout=2))
+    """Back into the pool. One that cannot be made ready for its next user in time is closed by the driver,
+    which is no fault of whoever is done with it."""
+    with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        await asyncio.shield(pool.release(conn, timeout=2))
 
 
 def quote_literal(text: str) -> str:

@@ -62,6 +62,8 @@ async def acting_as(
             await conn.execute(entering(principal, read_only))
             try:
                 yield conn
+            except (asyncio.CancelledError, TimeoutError):
+                raise  # no more waiting here: the pool ends the transaction, or the connection
             except BaseException:
                 if not conn.is_closed() and conn.is_in_transaction():
                     await conn.execute("rollback")
