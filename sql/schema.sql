@@ -360,30 +360,45 @@ CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease in
     ), busy as materialized (
       select x.organization_id, count(*) as n from app.outbox x where x.state = 'running' group by 1
     ), due as (
-      select r.organization_id, r.message_id, r.is_bulk, r.due_at,
+      select r.organization_id, r.message_id, r.is_bulk, r.due_at, r.lost_leases >= 2 as is_suspect,
              row_number() over (partition by r.organization_id order by r.due_at, r.message_id) + coalesce(b.n, 0) as place
         from account a
         left join busy b on b.organization_id = a.organization_id
         cross join lateral (
-          select o.* from (select x.* from app.outbox x
-                            where x.state = 'available' and not x.is_later and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
-                              and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = a.id
-                            order by x.due_at, x.message_id limit 400) o
-           where not app.waits_for_earlier(o)
+          select o.* from (
+            -- of a conversation only the earliest can go; with thousands waiting the others need no look
+            select h.* from (select distinct on (w.conversation_id) w.* from (
+                               select x.* from app.outbox x
+                                where x.state = 'available' and not x.is_later and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
+                                  and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = a.id
+                                order by x.due_at, x.message_id limit 400) w
+                              order by w.conversation_id, w.conv_seq) h
+             order by h.due_at, h.message_id offset 0) o
+           -- It waits for an earlier one of its conversation while that one runs, while that is due itself (then it goes first), and,
+           -- when that waits for another try, for two minutes (guarantees 5). A message that is to be sent later blocks nobody.
+           where not exists (select from app.outbox e
+                   where e.organization_id = o.organization_id and e.conversation_id = o.conversation_id and e.conv_seq < o.conv_seq
+                     and e.channel_account_id is not distinct from o.channel_account_id
+                     and (e.state = 'running' or e.state = 'available' and (
+                           e.due_at <= clock_timestamp() or e.last_error is not null and e.queued_at > clock_timestamp() - interval '2 minutes')))
              and exists (select from public.messages m where m.organization_id = o.organization_id and m.id = o.message_id and m.status = 'PENDING')
-           order by o.due_at, o.message_id limit 8) r
+           limit 8) r
        where coalesce(b.n, 0) < 8
          and not exists (select from app.account_holds h where h.organization_id = a.organization_id and h.channel_account_id = a.id and h.until > clock_timestamp())
          and not exists (select from public.channel_accounts c where c.organization_id = a.organization_id and c.id = a.id
                             and (not c.is_active or c.disconnected_at is not null))
+    ), ranked as (
+      select d.*, row_number() over (partition by d.is_bulk order by d.place, d.due_at, d.message_id) as kind_place,
+             first_value(d.is_suspect) over (order by d.place, d.due_at, d.message_id) as alone
+        from due d where d.place <= 8
     ), chosen as (
-      select d.organization_id, d.message_id from (
-        select d.*, row_number() over (partition by d.is_bulk order by d.place, d.due_at, d.message_id) as kind_place from due d where d.place <= 8) d
-       where not d.is_bulk or d.kind_place <= greatest(batch / 2, 1)
+      select d.organization_id, d.message_id, d.alone from ranked d
+       where case when d.alone then d.is_suspect else not d.is_suspect and (not d.is_bulk or d.kind_place <= greatest(batch / 2, 1)) end
        order by d.place, d.due_at, d.message_id limit batch
     ), locked as (
       select o.organization_id, o.message_id from app.outbox o join chosen c using (organization_id, message_id)
-       where o.state = 'available' order by o.due_at, o.message_id for update of o skip locked
+       where o.state = 'available' order by o.due_at, o.message_id
+       limit (select case when bool_or(c.alone) then 1 else batch end from chosen c) for update of o skip locked
     ), claimed as (
       update app.outbox o
          set state = 'running', lease_token = token, lease_until = clock_timestamp() + lease, claimed_by = worker, attempts = o.attempts + 1, sending_at = null
@@ -2492,45 +2507,6 @@ CREATE FUNCTION app.verify_tokens(channel text) RETURNS TABLE(organization_id uu
      where s.owner_table = 'channel_accounts' and s.name = 'verify_token'
   $$;
 
-CREATE TABLE app.outbox (
-    organization_id uuid NOT NULL,
-    message_id uuid NOT NULL,
-    conversation_id uuid NOT NULL,
-    conv_seq bigint NOT NULL,
-    channel_account_id uuid,
-    state text DEFAULT 'available'::text NOT NULL,
-    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    queued_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    lost_leases integer DEFAULT 0 NOT NULL,
-    resends integer DEFAULT 0 NOT NULL,
-    lease_token uuid,
-    lease_until timestamp with time zone,
-    claimed_by text,
-    sending_at timestamp with time zone,
-    correlator text,
-    last_error text,
-    is_bulk boolean DEFAULT false NOT NULL,
-    is_later boolean DEFAULT false NOT NULL,
-    CONSTRAINT outbox_lease_check CHECK (((state = 'running'::text) = (lease_token IS NOT NULL))),
-    CONSTRAINT outbox_state_check CHECK ((state = ANY (ARRAY['available'::text, 'running'::text, 'dead'::text, 'unknown'::text])))
-)
-WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='200');
-ALTER TABLE ONLY app.outbox ALTER COLUMN organization_id SET (n_distinct=-0.02);
-
-ALTER TABLE ONLY app.outbox FORCE ROW LEVEL SECURITY;
-
-CREATE FUNCTION app.waits_for_earlier(o app.outbox) RETURNS boolean
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-    select exists (select from app.outbox e
-      where e.organization_id = o.organization_id and e.conversation_id = o.conversation_id and e.conv_seq < o.conv_seq
-        and e.channel_account_id is not distinct from o.channel_account_id
-        and (e.state = 'running' or e.state = 'available' and (
-              e.due_at <= clock_timestamp() or e.last_error is not null and e.queued_at > clock_timestamp() - interval '2 minutes')))
-  $$;
-
 CREATE FUNCTION app.webhook_accounts(channel text, keys text[], owners text[], accounts uuid[]) RETURNS TABLE(organization_id uuid, channel_account_id uuid, account_key text, owner_key text, secrets jsonb)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2755,6 +2731,34 @@ CREATE TABLE app.media_uploads (
 ALTER TABLE ONLY app.media_uploads ALTER COLUMN organization_id SET (n_distinct=-0.02);
 
 ALTER TABLE ONLY app.media_uploads FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE app.outbox (
+    organization_id uuid NOT NULL,
+    message_id uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    conv_seq bigint NOT NULL,
+    channel_account_id uuid,
+    state text DEFAULT 'available'::text NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    queued_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    lost_leases integer DEFAULT 0 NOT NULL,
+    resends integer DEFAULT 0 NOT NULL,
+    lease_token uuid,
+    lease_until timestamp with time zone,
+    claimed_by text,
+    sending_at timestamp with time zone,
+    correlator text,
+    last_error text,
+    is_bulk boolean DEFAULT false NOT NULL,
+    is_later boolean DEFAULT false NOT NULL,
+    CONSTRAINT outbox_lease_check CHECK (((state = 'running'::text) = (lease_token IS NOT NULL))),
+    CONSTRAINT outbox_state_check CHECK ((state = ANY (ARRAY['available'::text, 'running'::text, 'dead'::text, 'unknown'::text])))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='200');
+ALTER TABLE ONLY app.outbox ALTER COLUMN organization_id SET (n_distinct=-0.02);
+
+ALTER TABLE ONLY app.outbox FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE app.pending_statuses (
     organization_id uuid NOT NULL,

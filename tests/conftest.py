@@ -18,6 +18,8 @@ from hub.db.migrate import migrate
 from hub.db.pool import Database
 from tests.e2e.browser import NOT_RUN, find_browser
 from tests.factories import Servers
+from tests.sending import spawn as spawn  # fixtures of the tests that send
+from tests.sending import world as world
 
 RUNTIME_PASSWORD = "runtime-for-tests"
 TEMPLATE = "hub_template"

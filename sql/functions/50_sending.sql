@@ -1,18 +1,7 @@
 -- The outbox: claimed in sets, fenced, settled (guarantees 5, 7, 8). Workers reach it through these functions alone;
 -- each may touch several organizations, so each ends with the stream locks of those it wrote to.
 
--- Does this row wait for an earlier one of its conversation? It does while that one runs, while it is due itself (then it goes
--- first), and, when it waits for another try, for two minutes (guarantees 5). A message that is to be sent later blocks nobody.
-create or replace function app.waits_for_earlier(o app.outbox) returns boolean
-  language sql stable
-  set search_path = pg_catalog, pg_temp
-  as $$
-    select exists (select from app.outbox e
-      where e.organization_id = o.organization_id and e.conversation_id = o.conversation_id and e.conv_seq < o.conv_seq
-        and e.channel_account_id is not distinct from o.channel_account_id
-        and (e.state = 'running' or e.state = 'available' and (
-              e.due_at <= clock_timestamp() or e.last_error is not null and e.queued_at > clock_timestamp() - interval '2 minutes')))
-  $$;
+drop function if exists app.waits_for_earlier(app.outbox);
 
 -- A row that is due later stands aside, so that claims walk past accounts with something to send alone: ten thousand
 -- scheduled messages cost the next one nothing.
@@ -26,7 +15,9 @@ create or replace trigger later before insert or update of due_at on app.outbox 
 -- Claim up to `batch` due sends for `worker` under `token`, leased for `lease`. The claim goes round the accounts that have
 -- work, skipping those that are held, switched off or disconnected; each organization gets its first send before any gets its
 -- second, at most 8 run per organization, bulk sends take at most half of a batch; within an account the oldest come first and
--- a conversation's later message waits for its earlier one (one that is passed after two minutes is marked `overtaken`). Returns everything the adapter needs.
+-- a conversation's later message waits for its earlier one (one that is passed after two minutes is marked `overtaken`). What
+-- was with two workers that died is claimed alone, so that a message that kills its worker takes no other with it. Returns
+-- everything the adapter needs.
 -- One claim looks at 128 accounts, those behind (`after_org`, `after_account`): where it stops short of the last one, a row
 -- without a message says at which account the next claim goes on.
 drop function if exists app.claim_sends(uuid, text, integer, interval);
@@ -57,30 +48,45 @@ create or replace function app.claim_sends(token uuid, worker text, batch intege
     ), busy as materialized (
       select x.organization_id, count(*) as n from app.outbox x where x.state = 'running' group by 1
     ), due as (
-      select r.organization_id, r.message_id, r.is_bulk, r.due_at,
+      select r.organization_id, r.message_id, r.is_bulk, r.due_at, r.lost_leases >= 2 as is_suspect,
              row_number() over (partition by r.organization_id order by r.due_at, r.message_id) + coalesce(b.n, 0) as place
         from account a
         left join busy b on b.organization_id = a.organization_id
         cross join lateral (
-          select o.* from (select x.* from app.outbox x
-                            where x.state = 'available' and not x.is_later and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
-                              and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = a.id
-                            order by x.due_at, x.message_id limit 400) o
-           where not app.waits_for_earlier(o)
+          select o.* from (
+            -- of a conversation only the earliest can go; with thousands waiting the others need no look
+            select h.* from (select distinct on (w.conversation_id) w.* from (
+                               select x.* from app.outbox x
+                                where x.state = 'available' and not x.is_later and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
+                                  and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = a.id
+                                order by x.due_at, x.message_id limit 400) w
+                              order by w.conversation_id, w.conv_seq) h
+             order by h.due_at, h.message_id offset 0) o
+           -- It waits for an earlier one of its conversation while that one runs, while that is due itself (then it goes first), and,
+           -- when that waits for another try, for two minutes (guarantees 5). A message that is to be sent later blocks nobody.
+           where not exists (select from app.outbox e
+                   where e.organization_id = o.organization_id and e.conversation_id = o.conversation_id and e.conv_seq < o.conv_seq
+                     and e.channel_account_id is not distinct from o.channel_account_id
+                     and (e.state = 'running' or e.state = 'available' and (
+                           e.due_at <= clock_timestamp() or e.last_error is not null and e.queued_at > clock_timestamp() - interval '2 minutes')))
              and exists (select from public.messages m where m.organization_id = o.organization_id and m.id = o.message_id and m.status = 'PENDING')
-           order by o.due_at, o.message_id limit 8) r
+           limit 8) r
        where coalesce(b.n, 0) < 8
          and not exists (select from app.account_holds h where h.organization_id = a.organization_id and h.channel_account_id = a.id and h.until > clock_timestamp())
          and not exists (select from public.channel_accounts c where c.organization_id = a.organization_id and c.id = a.id
                             and (not c.is_active or c.disconnected_at is not null))
+    ), ranked as (
+      select d.*, row_number() over (partition by d.is_bulk order by d.place, d.due_at, d.message_id) as kind_place,
+             first_value(d.is_suspect) over (order by d.place, d.due_at, d.message_id) as alone
+        from due d where d.place <= 8
     ), chosen as (
-      select d.organization_id, d.message_id from (
-        select d.*, row_number() over (partition by d.is_bulk order by d.place, d.due_at, d.message_id) as kind_place from due d where d.place <= 8) d
-       where not d.is_bulk or d.kind_place <= greatest(batch / 2, 1)
+      select d.organization_id, d.message_id, d.alone from ranked d
+       where case when d.alone then d.is_suspect else not d.is_suspect and (not d.is_bulk or d.kind_place <= greatest(batch / 2, 1)) end
        order by d.place, d.due_at, d.message_id limit batch
     ), locked as (
       select o.organization_id, o.message_id from app.outbox o join chosen c using (organization_id, message_id)
-       where o.state = 'available' order by o.due_at, o.message_id for update of o skip locked
+       where o.state = 'available' order by o.due_at, o.message_id
+       limit (select case when bool_or(c.alone) then 1 else batch end from chosen c) for update of o skip locked
     ), claimed as (
       update app.outbox o
          set state = 'running', lease_token = token, lease_until = clock_timestamp() + lease, claimed_by = worker, attempts = o.attempts + 1, sending_at = null
