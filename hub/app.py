@@ -151,7 +151,7 @@ async def _events(app: web.Application) -> AsyncIterator[None]:
     fanout = Fanout(db, settings.redis_url, publisher, settings.resume_keep_s)
     registry = Registry(settings, db, app[AUTH], fanout)
     app[PUBLISHER], app[FANOUT], app[SESSIONS] = publisher, fanout, registry
-    db.publish = publisher.publish
+    db.publish, db.wake = publisher.publish, publisher.wake
     await publisher.start()
     await fanout.start()
     await registry.start()

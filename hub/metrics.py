@@ -27,6 +27,12 @@ EVENT_LAG = Histogram(
 OUTBOUND_TOTAL = Counter("hub_outbound_total", "Sends settled", ["channel", "result"])
 OUTBOUND_QUEUE = Gauge("hub_outbound_queue", "Rows of the outbox", ["state"])
 OUTBOUND_OLDEST = Gauge("hub_outbound_oldest_seconds", "Age of the oldest row of the outbox", ["state"])
+MEDIA_TOTAL = Counter(
+    "hub_media_total", "Files fetched from providers (in) and given to them (out)", ["direction", "result"]
+)
+MEDIA_BYTES = Counter("hub_media_bytes_total", "Bytes of files that were transferred whole", ["direction"])
+MEDIA_QUEUE = Gauge("hub_media_queue", "Files that wait to be fetched, by state", ["state"])
+MEDIA_OLDEST = Gauge("hub_media_oldest_seconds", "Age of the oldest of them", ["state"])
 POOL_WAIT = Histogram(
     "hub_pool_wait_seconds", "Waiting for a database connection", ["purpose"], buckets=_REQUEST
 )

@@ -299,7 +299,7 @@ CREATE FUNCTION app.claim_failures(token uuid, worker text, batch integer, lease
     returning f.id, f.organization_id, f.channel, f.channel_account_id, f.headers, f.body, f.attempts
   $$;
 
-CREATE FUNCTION app.claim_media(token uuid, worker text, batch integer, lease interval) RETURNS TABLE(organization_id uuid, file_id uuid, attempts integer, payload jsonb, channel_account_id uuid, channel_type text, settings jsonb, secrets jsonb, asked_at timestamp with time zone)
+CREATE FUNCTION app.claim_media(token uuid, worker text, batch integer, lease interval) RETURNS TABLE(organization_id uuid, file_id uuid, attempts integer, payload jsonb, channel_account_id uuid, channel_type text, settings jsonb, secrets jsonb, file_name text, asked_at timestamp with time zone)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -327,7 +327,7 @@ CREATE FUNCTION app.claim_media(token uuid, worker text, batch integer, lease in
     )
     select c.organization_id, f.id, c.attempts, c.payload, a.id, a.type, a.settings,
            (select jsonb_object_agg(s.name, s.ciphertext) from app.secrets s where s.organization_id = c.organization_id and s.owner_table = 'channel_accounts' and s.owner_id = a.id),
-           f.created_at
+           f.file_name, f.created_at
       from claimed c
       join public.media_files f on f.organization_id = c.organization_id and f.id = c.key::uuid
       left join public.messages m on m.organization_id = c.organization_id and m.id = f.message_id

@@ -50,11 +50,13 @@ class Lease:
 
 
 class Leases:
-    """All that this process holds, extended by one statement every third of a lease (10 s)."""
+    """All of one kind that this process holds, extended by one statement (``extend``) every third of a lease
+    (10 s)."""
 
-    def __init__(self, db: Database, lease_s: float) -> None:
+    def __init__(self, db: Database, lease_s: float, extend: str = q.extend_leases) -> None:
         self._db = db
         self._lease_s = lease_s
+        self._extend = extend
         self._held: dict[UUID, Lease] = {}
 
     def new(self) -> Lease:
@@ -87,7 +89,7 @@ class Leases:
     async def _beat(self) -> None:
         started = time.monotonic()
         async with asyncio.timeout(self._lease_s / 3), self._db.connection("worker") as conn:
-            rows = await conn.fetch(q.extend_leases, list(self._held), timedelta(seconds=self._lease_s))
+            rows = await conn.fetch(self._extend, list(self._held), timedelta(seconds=self._lease_s))
         for token, held in rows:
             lease = self._held.get(token)
             if lease is None:

@@ -23,7 +23,6 @@ import msgspec
 import structlog
 
 from hub import clock, metrics
-from hub.auth.secrets import open_secret
 from hub.channels.protocol import (
     Accepted,
     AuthBroken,
@@ -31,8 +30,6 @@ from hub.channels.protocol import (
     Identity,
     Outbound,
     Permanent,
-    ProviderEnv,
-    RequestDescription,
     ResponseFacts,
     Retryable,
     Throttled,
@@ -46,15 +43,17 @@ from hub.errors import Unavailable
 from hub.failpoints import failpoint
 from hub.settings import Settings
 from sql import q
+from workers.accounts import open_account
 from workers.claim import Lease, Leases, Together
 from workers.retry import SEND_TRIES, backoff_s, outage_s
+from workers.transport import NotSent, perform
+from workers.uploads import Handed, Uploads
 
 log = structlog.get_logger()
 
 BATCH: Final = 20
 IN_FLIGHT: Final = 80
 """Sends at once in a process; below the client's 100 connections."""
-ANSWER_BYTES: Final = 256 * 1024
 AUTH_HOLD_S: Final = 60.0
 """An account whose token broke is probed by one message a minute until somebody repairs it."""
 PACE_WAIT_S: Final = 2.0
@@ -65,8 +64,6 @@ GIVE_UP_S: Final = 6 * 3600.0
 PAIRS: Final = 10_000
 
 _ENCODE = msgspec.json.Encoder(uuid_format="canonical").encode
-_OBJECT = msgspec.json.Decoder(dict[str, Any])
-_STRINGS = msgspec.json.Decoder(dict[str, str])
 
 
 class _Row(msgspec.Struct):
@@ -119,12 +116,6 @@ class Result(msgspec.Struct, omit_defaults=True):
     wait_s: float | None = None
 
 
-class NotSent(msgspec.Struct, frozen=True):
-    """No connection, so not one byte reached the provider."""
-
-    reason: str
-
-
 Outcome = Accepted | Throttled | Retryable | Permanent | WindowClosed | AuthBroken | Unknown | NotSent
 
 
@@ -149,76 +140,6 @@ class Pace:
         return wait
 
 
-class _Flags:
-    """Where one request is, as the client's tracing tells us."""
-
-    __slots__ = ("has_connection",)
-
-    def __init__(self) -> None:
-        self.has_connection = False
-
-
-def tracing() -> aiohttp.TraceConfig:
-    """Notes the moment from which bytes may have left."""
-
-    async def connected(_: aiohttp.ClientSession, context: Any, __: Any) -> None:
-        context.trace_request_ctx.has_connection = True
-
-    async def written(_: aiohttp.ClientSession, __: Any, ___: Any) -> None:
-        asyncio.get_running_loop().call_soon(failpoint, "send.after_bytes")
-
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_create_end.append(connected)
-    trace.on_connection_reuseconn.append(connected)
-    trace.on_request_chunk_sent.append(written)
-    return trace
-
-
-def make_session(settings: Settings) -> aiohttp.ClientSession:
-    """The one client for providers: no redirects, no cookies, no proxies from the environment, at most 100
-    connections."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=100, keepalive_timeout=15),
-        timeout=aiohttp.ClientTimeout(
-            total=settings.provider_total_s,
-            connect=settings.provider_connect_s,
-            sock_connect=settings.provider_connect_s,
-        ),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-        trace_configs=[tracing()],
-    )
-
-
-async def perform(
-    session: aiohttp.ClientSession, request: RequestDescription
-) -> ResponseFacts | NotSent | Unknown:
-    """The complete answer, or what the lack of one means."""
-    flags = _Flags()
-    try:
-        async with session.request(
-            request.method,
-            request.url,
-            headers=request.headers,
-            data=request.body or None,
-            allow_redirects=False,
-            trace_request_ctx=flags,
-        ) as response:
-            body = bytearray()
-            while chunk := await response.content.readany():
-                body += chunk
-                if len(body) > ANSWER_BYTES:
-                    return Unknown("The answer is too long to be one")
-            return ResponseFacts(
-                status=response.status, headers=response.headers, body=bytes(body), received_at=clock.now()
-            )
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        what = type(error).__name__
-        if flags.has_connection:
-            return Unknown(f"No complete answer ({what})")
-        return NotSent(f"The provider could not be reached ({what})")
-
-
 class Sender:
     """The outbound loop of one worker process."""
 
@@ -235,6 +156,7 @@ class Sender:
         """Where the next claim goes on; None: at the first account."""
         self._unreachable: dict[UUID, int] = {}
         self._broken: set[UUID] = set()
+        self._uploads = Uploads(db, settings, session)
         self._accounts: dict[str, Pace] = {}
         self._pairs: dict[str, Pace] = {}
 
@@ -341,10 +263,27 @@ class Sender:
             return Result(send.message_id, "failed", code="no_channel", reason=reason)
         row = _ROW.decode(send.message)
         to = tuple((i.scheme, i.value) for i in _IDENTITIES.decode(send.identities or "[]"))
+        file = _file_of(row)
+        handed: Handed | None = None
         try:
-            request = self._render(adapter, send, row, to)
+            account, env = open_account(
+                self._settings, send.organization_id, send.channel_account_id, send.settings, send.secrets
+            )
+            if file is not None:
+                if self._stopping:
+                    return Result(send.message_id, "released")
+                given = await self._uploads.hand_over(
+                    adapter, send.organization_id, send.channel_account_id, file, account, env
+                )
+                if not isinstance(given, Handed):
+                    return await self._judge(adapter, send, row, to, given)
+                handed = given
+                row.metadata = _with_provider_id(row.metadata, handed.id)
+            request = adapter.render(_outbound_of(send, row, to), account, env)
         except Unrenderable as error:
             return Result(send.message_id, "failed", code=error.code, reason=error.reason)
+        except (Unavailable, asyncpg.PostgresError):
+            return Result(send.message_id, "released")  # nothing is being sent yet
         except ValueError as error:  # a secret that does not open: as good as a broken token
             return await self._auth_broken(
                 send, AuthBroken("secret", f"The access token cannot be read: {error}")
@@ -372,37 +311,14 @@ class Sender:
         answer = await perform(self._session, request)
         failpoint("send.after_response")
         outcome: Outcome = adapter.classify(answer) if isinstance(answer, ResponseFacts) else answer
+        if file is not None and handed is not None and not handed.is_new:
+            code = outcome.code if isinstance(outcome, (Permanent, Retryable)) else ""
+            if code in adapter.stale_media_codes and send.attempts < SEND_TRIES:
+                await self._note(
+                    q.forget_provider_media, send.organization_id, file, send.channel_account_id
+                )
+                return Result(send.message_id, "retry", code="media_forgotten", retry_in_s=0.0)
         return await self._judge(adapter, send, row, to, outcome)
-
-    def _render(
-        self, adapter: ChannelAdapter, send: ClaimedSend, row: _Row, to: tuple[Identity, ...]
-    ) -> RequestDescription:
-        settings = _OBJECT.decode(send.settings or "{}")
-        for name, sealed in _STRINGS.decode(send.secrets or "{}").items():
-            secret = open_secret(
-                self._settings,
-                sealed,
-                table="channel_accounts",
-                column=name,
-                organization_id=send.organization_id,
-                row_id=send.channel_account_id,
-            )
-            settings[name] = secret.reveal()
-        operator = self._settings.meta_app_secret
-        env = ProviderEnv(
-            graph_base=self._settings.meta_graph_base,
-            graph_version=self._settings.meta_graph_version,
-            app_secret=settings.get("app_secret") or (operator.reveal() if operator else None),
-        )
-        outbound = Outbound.from_message(
-            message_id=str(send.message_id),
-            to=to,
-            message_type=row.message_type,
-            content=row.content or "",
-            metadata=row.metadata,
-            reply_to=send.reply_to,
-        )
-        return adapter.render(outbound, settings, env)
 
     def _pause(self, adapter: ChannelAdapter, send: ClaimedSend) -> float:
         """Seconds until the account's and the recipient's buckets allow this send."""
@@ -543,6 +459,35 @@ class Sender:
                 "occurred_at": clock.now(),
             }
             await self._note(q.apply_statuses, _ENCODE([report]).decode())
+
+
+def _file_of(row: _Row) -> UUID | None:
+    """The file of ours that a message shows."""
+    media = row.metadata.get("media")
+    item = media[0] if isinstance(media, list) and media else media
+    id = item.get("file_id") if isinstance(item, dict) else None
+    try:
+        return UUID(id) if isinstance(id, str) else None
+    except ValueError:
+        return None
+
+
+def _with_provider_id(metadata: dict[str, Any], id: str) -> dict[str, Any]:
+    """Metadata as adapters read it: the file by the provider's name for it."""
+    media = metadata["media"]
+    item = media[0] if isinstance(media, list) else media
+    return {**metadata, "media": [{**item, "id": id}]}
+
+
+def _outbound_of(send: ClaimedSend, row: _Row, to: tuple[Identity, ...]) -> Outbound:
+    return Outbound.from_message(
+        message_id=str(send.message_id),
+        to=to,
+        message_type=row.message_type,
+        content=row.content or "",
+        metadata=row.metadata,
+        reply_to=send.reply_to,
+    )
 
 
 def _columns(identities: Sequence[Identity]) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ from typing import Final
 #: stale.
 SEND_TRIES: Final = 5
 FAILURE_TRIES: Final = 10
+MEDIA_TRIES: Final = 8
 _CAP_S: Final = 600.0
 
 

@@ -34,8 +34,11 @@ from hub.events.publisher import Publisher
 from hub.settings import Settings
 from workers.failures import EVERY_S as FAILURES_EVERY_S
 from workers.failures import Failures
-from workers.outbound import Sender, make_session
+from workers.guard import guarded_connector
+from workers.media import Fetcher, MediaKeeper
+from workers.outbound import Sender
 from workers.reaper import CLEAN_EVERY_S, REAP_EVERY_S, Reaper
+from workers.transport import make_session
 
 log = structlog.get_logger()
 
@@ -64,23 +67,34 @@ async def run(settings: Settings, stop: asyncio.Event, *, follow_clock: bool = F
         publisher = Publisher(db, settings.redis_url, purpose="worker")
         await publisher.start()
         stack.push_async_callback(publisher.stop)
-        db.publish = publisher.publish
+        db.publish, db.wake = publisher.publish, publisher.wake
         session = await stack.enter_async_context(make_session(settings))
         ingest = Ingest(db, settings)
         await ingest.start()
         stack.push_async_callback(ingest.stop)
         sender = Sender(db, settings, session, worker)
+        strangers = await stack.enter_async_context(make_session(settings, guarded_connector(limit=8)))
+        fetcher = Fetcher(db, settings, session, strangers, worker)
+        keeper = MediaKeeper(db, settings)
         reaper = Reaper(db, settings)
         failures = Failures(db, ingest, worker)
         sending = asyncio.create_task(sender.run(), name="sender")
+        fetching = asyncio.create_task(fetcher.run(), name="media")
 
         others = [
             asyncio.create_task(loop, name=name)
             for name, loop in {
                 "heartbeat": _restarted("heartbeat", sender.leases.run),
+                "media-heartbeat": _restarted("media-heartbeat", fetcher.leases.run),
                 "wake-ups": _restarted(
                     "wake-ups", lambda: _listen(settings.redis_url, "outbox", sender.wake)
                 ),
+                "media-wake-ups": _restarted(
+                    "media-wake-ups", lambda: _listen(settings.redis_url, "jobs", fetcher.wake)
+                ),
+                "media-reap": every(min(REAP_EVERY_S, settings.work_lease_s / 2), "media-reap", keeper.reap),
+                "media-clean": every(CLEAN_EVERY_S, "media-clean", keeper.clean),
+                "media-measure": every(MEASURE_EVERY_S, "media-measure", keeper.measure),
                 "reap": every(min(REAP_EVERY_S, settings.work_lease_s / 2), "reap", reaper.reap),
                 "clean": every(CLEAN_EVERY_S, "clean", reaper.clean),
                 "measure": every(MEASURE_EVERY_S, "measure", reaper.measure),
@@ -95,16 +109,22 @@ async def run(settings: Settings, stop: asyncio.Event, *, follow_clock: bool = F
         await stop.wait()
         log.info("worker.draining")
         sender.stop()
+        fetcher.stop()
         try:
             async with asyncio.timeout(DRAIN_S):
                 await sending
                 await sender.drained()
+                await fetching
+                await fetcher.drained()
         except TimeoutError:
             log.warning("worker.not_drained")
             sending.cancel()
+            fetching.cancel()
+            fetcher.abandon()
+            await fetcher.drained()
         for task in others:
             task.cancel()
-        await asyncio.wait([sending, *others])
+        await asyncio.wait([sending, fetching, *others])
     log.info("worker.stopped")
 
 

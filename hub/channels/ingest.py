@@ -630,6 +630,8 @@ class Ingest:
         failpoint("ingest.after_commit")
         if rows:
             self._db.publish([LoggedEvent(*row) for row in rows])
+            if any("media" in item.metadata for item in items):
+                self._db.wake("jobs")
         echoes: dict[tuple[UUID, UUID], list[str]] = {}
         for item in items:
             if item.direction == "OUTBOUND":

@@ -62,6 +62,10 @@ class ChannelLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds per message to one recipient in the long run; pair_burst may be borrowed."""
     pair_burst: int
     media: dict[str, MediaLimit]
+    upload_keep_s: float
+    """How long the id of an uploaded file may be used."""
+    inbound_keep_s: float
+    """How long the provider keeps a customer's file for us."""
 
 
 _MB = 1024 * 1024
@@ -96,6 +100,8 @@ WHATSAPP_CLOUD = ChannelLimits(
         "document": MediaLimit(100 * _MB, frozenset()),
         "sticker": MediaLimit(500 * 1024, frozenset({"image/webp"})),
     },
+    upload_keep_s=29 * 86400.0,  # of Meta's 30 days
+    inbound_keep_s=7 * 86400.0,
 )
 """An empty MIME set means any type."""
 

@@ -303,6 +303,31 @@ class RequestDescription(msgspec.Struct, frozen=True, kw_only=True):
         return f"RequestDescription({self.method} {self.url.partition('?')[0]}, {len(self.body)} bytes)"
 
 
+class UploadDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that somebody else posts as a multipart form: `fields` first, then the bytes under
+    `file_field`."""
+
+    url: str
+    headers: dict[str, str]
+    fields: tuple[tuple[str, str], ...]
+    filename: str
+    mime_type: str
+    file_field: str = "file"
+
+    def __repr__(self) -> str:
+        """Without headers: a description ends up in tracebacks."""
+        return f"UploadDescription({self.url.partition('?')[0]}, {self.mime_type})"
+
+
+class MediaLocation(msgspec.Struct, frozen=True):
+    """Where a provider says that a file is. `sha256` may be hexadecimal or base64, `file_size` a string."""
+
+    url: str
+    mime_type: str | None = None
+    sha256: str | None = None
+    file_size: int | str | None = None
+
+
 class ResponseFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A complete answer. What never became one (refused, timed out, reset) is the sender's to judge, not the
     adapter's."""
@@ -320,6 +345,12 @@ class ResponseFacts(msgspec.Struct, frozen=True, kw_only=True):
             lower = name.lower()
             value = next((v for k, v in self.headers.items() if k.lower() == lower), None)
         return value
+
+
+class Uploaded(msgspec.Struct, frozen=True, tag="uploaded"):
+    """The provider keeps the file under `id`."""
+
+    id: str
 
 
 class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
@@ -424,3 +455,30 @@ class ChannelAdapter(Protocol):
 
     def classify(self, response: ResponseFacts) -> Verdict:
         """What a send's answer means."""
+
+    @property
+    def media_hosts(self) -> tuple[str, ...]:
+        """Domains (with all below them) from which the provider serves files, besides the host of its API."""
+
+    @property
+    def stale_media_codes(self) -> frozenset[str]:
+        """Codes of a refused send that may mean that an uploaded file's id has expired."""
+
+    def render_media_lookup(
+        self, ref: str, settings: Mapping[str, Any], env: ProviderEnv
+    ) -> RequestDescription:
+        """Asks where the file `ref` of an inbound message is. Raises Unrenderable."""
+
+    def read_media_lookup(self, response: ResponseFacts) -> MediaLocation | Verdict:
+        """Where it is, or why not."""
+
+    def render_media_download(self, url: str, settings: Mapping[str, Any]) -> RequestDescription:
+        """The request for the bytes at a looked-up address. Raises Unrenderable."""
+
+    def render_media_upload(
+        self, mime_type: str, filename: str, settings: Mapping[str, Any], env: ProviderEnv
+    ) -> UploadDescription:
+        """Gives the provider a file that a message will show. Raises Unrenderable."""
+
+    def read_media_upload(self, response: ResponseFacts) -> Uploaded | Verdict:
+        """Its id there, or why not."""

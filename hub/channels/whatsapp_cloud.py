@@ -21,6 +21,7 @@ from hub.channels.protocol import (
     AuthBroken,
     Identity,
     Inbound,
+    MediaLocation,
     Outbound,
     Permanent,
     ProviderEnv,
@@ -33,6 +34,8 @@ from hub.channels.protocol import (
     Unknown,
     UnknownEvent,
     Unrenderable,
+    UploadDescription,
+    Uploaded,
     Verdict,
     WindowClosed,
 )
@@ -1143,15 +1146,6 @@ def render_media_lookup(ref: str, settings: Mapping[str, Any], env: ProviderEnv)
     return RequestDescription(method="GET", url=_graph(env, account, path), headers=_headers(account))
 
 
-class MediaLocation(msgspec.Struct, frozen=True):
-    """Answer of a media lookup. The URL wants the account's Bearer token."""
-
-    url: str
-    mime_type: str | None = None
-    sha256: str | None = None
-    file_size: int | str | None = None
-
-
 _MEDIA_LOCATION = msgspec.json.Decoder(MediaLocation)
 
 
@@ -1171,6 +1165,37 @@ def render_media_download(url: str, settings: Mapping[str, Any]) -> RequestDescr
     return RequestDescription(
         method="GET", url=url, headers={"Authorization": f"Bearer {account.access_token}"}
     )
+
+
+def render_media_upload(
+    mime_type: str, filename: str, settings: Mapping[str, Any], env: ProviderEnv
+) -> UploadDescription:
+    """POST /{phone_number_id}/media; the id lasts 30 days (2.11)."""
+    account = _settings(settings)
+    return UploadDescription(
+        url=_graph(env, account, f"{quote(account.phone_number_id, safe='')}/media"),
+        headers={"Authorization": f"Bearer {account.access_token}"},
+        fields=(("messaging_product", "whatsapp"), ("type", mime_type)),
+        filename=filename,
+        mime_type=mime_type,
+    )
+
+
+class _UploadAnswer(_In):
+    id: str | int | None = None
+
+
+_UPLOAD_ANSWER = msgspec.json.Decoder(_UploadAnswer)
+
+
+def read_media_upload(response: ResponseFacts) -> Uploaded | Verdict:
+    """The file's id, or why not."""
+    if response.status == 200:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+            id = _UPLOAD_ANSWER.decode(response.body).id
+            if id:
+                return Uploaded(str(id))
+    return classify(response)
 
 
 # Answers we judge.
@@ -1390,6 +1415,8 @@ class WhatsAppCloud:
     type = "WHATSAPP_CLOUD"
     webhook_path = "whatsapp-cloud-webhook"
     limits = channel_limits.WHATSAPP_CLOUD
+    media_hosts = ("fbsbx.com", "fbcdn.net", "whatsapp.net", "facebook.com")
+    stale_media_codes = frozenset({"100", "131009", "131053"})
     capabilities = channel_limits.Capabilities(
         send_types=frozenset(
             [
@@ -1437,3 +1464,5 @@ class WhatsAppCloud:
     render_media_lookup = staticmethod(render_media_lookup)
     read_media_lookup = staticmethod(read_media_lookup)
     render_media_download = staticmethod(render_media_download)
+    render_media_upload = staticmethod(render_media_upload)
+    read_media_upload = staticmethod(read_media_upload)

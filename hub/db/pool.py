@@ -55,8 +55,13 @@ def _ignore(_: Sequence[LoggedEvent]) -> None:
     """Nobody publishes in this process; live sessions learn of the events from the log."""
 
 
+def _nobody_to_wake(_: str) -> None:
+    """Workers find their work by polling."""
+
+
 class Database:
-    """The pools of one process. ``publish`` is called with a transaction's events once they are committed."""
+    """The pools of one process. ``publish`` is called with a transaction's events once they are committed,
+    ``wake`` with the name of a queue that got work."""
 
     def __init__(self, url: str, purposes: Sequence[Purpose], application: str = "hub") -> None:
         self._url = url
@@ -64,6 +69,7 @@ class Database:
         self._pools: dict[Purpose, asyncpg.Pool[asyncpg.Record]] = {}
         self._purposes = tuple(purposes)
         self.publish: Publish = _ignore
+        self.wake: Callable[[str], None] = _nobody_to_wake
 
     async def open(self) -> None:
         """Create the pools. They connect as they are used, so this works while the database is away."""

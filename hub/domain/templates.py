@@ -78,9 +78,7 @@ def _text(component: Mapping[str, Any]) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _parameters(
-    text: str, prefix: str, variables: Mapping[str, str], used: set[str]
-) -> list[dict[str, Any]]:
+def _parameters(text: str, prefix: str, variables: Mapping[str, str], used: set[str]) -> list[dict[str, Any]]:
     """In the order in which the provider counts them: by number, named ones as they stand."""
     names = list(dict.fromkeys(VARIABLE.findall(text)))
     numbered = all(name.isdigit() for name in names)

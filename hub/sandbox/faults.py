@@ -39,7 +39,8 @@ NAMES = frozenset(
     BEFORE_ACCEPT
     + AFTER_ACCEPT
     + NOISE
-    + ("fail_later", "media_expired", "duplicate", "delay", "reorder_statuses", "drop_status", "batch")
+    + ("fail_later", "media_expired", "media_corrupt", "upload_error")
+    + ("duplicate", "delay", "reorder_statuses", "drop_status", "batch")
     + ("never_retry", "timestamp_ms", "bsuid_only", "twin")
 )
 

@@ -27,7 +27,7 @@ from hub.sandbox.provider import Provider, new_media_id
 KEPT_REQUESTS = 1_000
 MEDIA_URL_S = 300
 MAX_BODY = 1024 * 1024
-MAX_MEDIA = 16 * 1024 * 1024
+MAX_MEDIA = max(limit.max_bytes for limit in LIMITS.media.values())
 Json = dict[str, Any]
 
 _VERSION = re.compile(r"v\d+\.\d+")
@@ -257,8 +257,7 @@ class Graph:
             case [number, "messages"] if method == "POST":
                 return await self._messages(request, self._number(request, number), seen)
             case [number, "media"] if method == "POST":
-                self._number(request, number)
-                return await self._upload(request)
+                return await self._upload(request, self._number(request, number), seen)
             case [waba, "subscribed_apps"]:
                 return await self._subscribed_apps(request, self._waba(request, waba))
             case [waba, "message_templates"]:
@@ -388,8 +387,13 @@ class Graph:
     def _check_media(self, kind: str, part: Json) -> None:
         if bool(part.get("id")) == bool(part.get("link")):
             raise GraphError(131008, f"Exactly one of '{kind}.id' and '{kind}.link' is needed")
-        if part.get("id") and str(part["id"]) not in self.state.media:
-            raise GraphError(100, f"Media {str(part['id'])[:40]} does not exist")
+        if part.get("id"):
+            media = self.state.media.get(str(part["id"]))
+            if media is None:
+                raise GraphError(100, f"Media {str(part['id'])[:40]} does not exist")
+            allowed = LIMITS.media[kind].mime_types
+            if allowed and media.mime_type.partition(";")[0].strip().lower() not in allowed:
+                raise GraphError(131053, f"A {kind} cannot be {media.mime_type}")
         if part.get("link") and not str(part["link"]).startswith(("http://", "https://")):
             raise GraphError(131009, f"Parameter '{kind}.link' is not a URL")
         if part.get("caption"):
@@ -535,7 +539,7 @@ class Graph:
 
     # Media.
 
-    async def _upload(self, request: web.Request) -> web.Response:
+    async def _upload(self, request: web.Request, account: Account, seen: Json) -> web.Response:
         if not request.content_type.startswith("multipart/"):
             raise GraphError(100, message="The parameter file is required.")
         data: bytes | None = None
@@ -553,8 +557,26 @@ class Graph:
                 product = (await part.text()).strip()
         if product != "whatsapp" or not data:
             raise GraphError(100, message="The parameters messaging_product and file are required.")
-        media = await self.store_media(data, mime or "application/octet-stream", filename)
+        fault = self.provider.faults.strike("upload_error", account.phone_number_id, None)
+        if fault is not None:
+            seen["fault"] = fault.fault
+            code = int(fault.number("code", 131053))
+            raise GraphError(code, "Made up by the sandbox", status=_status_of(code))
+        mime = (mime or "application/octet-stream").lower()
+        self._check_upload(mime, len(data))
+        media = await self.store_media(data, mime, filename)
         return web.json_response({"id": media.id})
+
+    def _check_upload(self, mime: str, size: int) -> None:
+        """Meta looks at a file's kind, by its type, when it is uploaded."""
+        plain = mime.partition(";")[0].strip()
+        for limit in LIMITS.media.values():
+            if plain in limit.mime_types:
+                if size > limit.max_bytes:
+                    raise GraphError(131053, f"File size {size} exceeds {limit.max_bytes} bytes for {plain}")
+                return
+        if plain.startswith(("image/", "video/", "audio/")):
+            raise GraphError(100, f"Param file must be a file of an allowed type, not {plain}")
 
     async def store_media(self, data: bytes, mime_type: str, filename: str | None) -> Media:
         """Keeps bytes under a new id; 131053 when they are too many."""
@@ -599,6 +621,8 @@ class Graph:
         if media is None or not good or expires < self.provider.clock.now() or struck is not None:
             return web.Response(status=404)
         data = await asyncio.to_thread((self.state.media_folder / media.id).read_bytes)
+        if self.provider.faults.strike("media_corrupt", "", None) is not None:
+            data = bytes(255 - byte for byte in data[:16]) + data[16:]
         return web.Response(body=data, headers={"Content-Type": media.mime_type})
 
     # The business account.

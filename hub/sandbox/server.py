@@ -19,14 +19,14 @@ from aiohttp import web
 
 from hub.sandbox.config import SandboxConfig
 from hub.sandbox.control import Control, Handler, refusals
-from hub.sandbox.graph import Graph
+from hub.sandbox.graph import MAX_MEDIA, Graph
 from hub.sandbox.provider import Provider
 
 log = structlog.get_logger()
 
 WEB_DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
-MAX_BODY = 17 * 1024 * 1024
-"""The largest upload (16 MiB) and its multipart frame."""
+MAX_BODY = MAX_MEDIA + 1024 * 1024
+"""The largest upload and its multipart frame."""
 PROVIDER: web.AppKey[Provider] = web.AppKey("provider", Provider)
 RUNNING: web.AppKey[list[asyncio.Task[None]]] = web.AppKey("running", list)
 """One element once the application has started: the task of timers and postman."""

@@ -63,7 +63,7 @@ create or replace trigger bury_media after update of deleted_at on public.messag
 -- second, the oldest first, at most 8 run per organization. Returns everything that fetching needs.
 create or replace function app.claim_media(token uuid, worker text, batch integer, lease interval)
   returns table (organization_id uuid, file_id uuid, attempts integer, payload jsonb, channel_account_id uuid, channel_type text, settings jsonb, secrets jsonb,
-                 asked_at timestamptz)
+                 file_name text, asked_at timestamptz)
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$
     with recursive org as (   -- one index probe an organization
@@ -90,7 +90,7 @@ create or replace function app.claim_media(token uuid, worker text, batch intege
     )
     select c.organization_id, f.id, c.attempts, c.payload, a.id, a.type, a.settings,
            (select jsonb_object_agg(s.name, s.ciphertext) from app.secrets s where s.organization_id = c.organization_id and s.owner_table = 'channel_accounts' and s.owner_id = a.id),
-           f.created_at
+           f.file_name, f.created_at
       from claimed c
       join public.media_files f on f.organization_id = c.organization_id and f.id = c.key::uuid
       left join public.messages m on m.organization_id = c.organization_id and m.id = f.message_id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,19 +14,8 @@ import pytest
 from hub.channels.media_storage import Storage
 from hub.db.embedded import EmbeddedValkey
 from tests.factories import Member, Org, Servers, make_member, make_org
+from tests.media import png
 from tests.server import Answer, Hub, running_hub
-
-
-def png(width: int = 2, height: int = 2, colour: tuple[int, int, int] = (200, 40, 40)) -> bytes:
-    """A real picture."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
-
-    rows = (b"\x00" + bytes(colour) * width) * height
-    header = width.to_bytes(4) + height.to_bytes(4) + b"\x08\x02\x00\x00\x00"
-    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-    return start + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def form(data: bytes, name: str | None = "picture.png", said: str = "image/png") -> aiohttp.FormData:
