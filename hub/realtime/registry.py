@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Hashable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -187,14 +187,17 @@ class Registry:
             if not s.is_closing
             and (
                 everybody
-                or s.slot % STANDING_S == self._slot % STANDING_S
+                or hash(s.credential) % STANDING_S == self._slot % STANDING_S
                 or s.organization_id in orgs
                 or s.suspect_until > now
             )
         ]
         if not asked:
             return
-        callers = [s.principal for s in asked]
+        by_credential: dict[Hashable, list[Session]] = {}
+        for session in asked:  # a browser's tabs have one: it is asked about once
+            by_credential.setdefault(session.credential, []).append(session)
+        callers = [sessions[0].principal for sessions in by_credential.values()]
         async with self.db.connection("live") as conn:
             rows = await conn.fetch(
                 q.live_standing,
@@ -203,12 +206,16 @@ class Registry:
                 [p.key_id if p.kind == "key" else p.user_id for p in callers],
                 [p.organization_id for p in callers],
             )
-        for session, row in zip(asked, rows, strict=True):
+        for sessions, row in zip(by_credential.values(), rows, strict=True):
             stands, active, fingerprint = row
-            if not (
-                stands and active and fingerprint == session.fingerprint and session.suspect_until <= now
-            ):
-                await self._judge(session, stands, active, fingerprint, now)
+            for session in sessions:
+                if not (
+                    stands
+                    and active
+                    and fingerprint == session.fingerprint
+                    and session.suspect_until <= now
+                ):
+                    await self._judge(session, stands, active, fingerprint, now)
 
     async def _judge(
         self, session: Session, stands: bool, active: bool, fingerprint: str, now: float

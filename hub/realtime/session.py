@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import socket
 import time
 from collections import deque
@@ -73,7 +72,6 @@ FRAMES_PER_S, FRAMES_BURST = 30.0, 60.0
 COMMANDS_WAITING = 64
 
 _ENDINGS = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
-_slots = itertools.count()
 
 
 class _Stalled(Exception):
@@ -85,18 +83,17 @@ class Session:
 
     __slots__ = (
         "_behind", "_closing", "_commands", "_marked_bytes", "_marked_frames", "_marks", "_runner",
-        "_sent_from",
-        "_stream", "_tokens", "_tokens_at", "_transport", "_writer", "_ws", "audience", "fingerprint",
-        "heard_at", "id",
-        "known_conversation", "organization_id", "pinged_at", "principal", "registry", "slot",
-        "suspect_until",
-        "typing_in", "user_id",
+        "_stream", "_tokens", "_tokens_at", "_transport", "_writer", "_ws", "audience", "credential",
+        "fingerprint", "heard_at", "id", "known_conversation", "organization_id", "pinged_at",
+        "principal", "registry", "suspect_until", "typing_in", "user_id",
     )  # fmt: skip
 
     principal: Principal
     audience: Audience
     organization_id: UUID
     user_id: UUID | None
+    credential: tuple[UUID | None, ...]
+    """What was shown at sign-in; sockets with the same one stand and fall together."""
 
     def __init__(
         self,
@@ -108,7 +105,6 @@ class Session:
         now = time.monotonic()
         self.id = uuid4().hex
         self.registry = registry
-        self.slot = next(_slots)
         self.fingerprint: str | None = None
         self.suspect_until = now + SUSPICION_S
         self.heard_at = self.pinged_at = now
@@ -186,6 +182,8 @@ class Session:
         self.audience = audience_of(principal)
         self.organization_id = principal.organization_id
         self.user_id = principal.user_id
+        p = principal
+        self.credential = (p.session_id, p.key_id, p.user_id, p.organization_id)
         if self.registry.closing:
             self.registry.dismiss(self, "going_away")
             return False
