@@ -250,9 +250,9 @@ def _check_times(claims: Mapping[str, Any], *, need_exp: bool) -> None:
     expires, starts = claims.get("exp"), claims.get("nbf")
     if need_exp and not isinstance(expires, (int, float)):
         raise AuthenticationFailed("The token has no exp", rest_code="PGRST303")
-    if isinstance(expires, (int, float)) and expires <= now - LEEWAY_S:
+    if isinstance(expires, (int, float)) and not expires > now - LEEWAY_S:  # NaN is no time to come
         raise AuthenticationFailed("The token has expired", rest_code="PGRST303")
-    if starts is not None and (not isinstance(starts, (int, float)) or starts > now + LEEWAY_S):
+    if starts is not None and not (isinstance(starts, (int, float)) and starts <= now + LEEWAY_S):
         raise AuthenticationFailed("The token is not valid yet", rest_code="PGRST303")
 
 
