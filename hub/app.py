@@ -48,6 +48,7 @@ from hub.resources import (
     DB,
     FANOUT,
     INGEST,
+    LIFE,
     PASSWORDS,
     PUBLISHER,
     RATE,
@@ -100,7 +101,6 @@ class Life:
         return self._looked[1]
 
 
-LIFE: web.AppKey[Life] = web.AppKey("life", Life)
 WEBHOOKS: web.AppKey[Mapping[str, Webhook]] = web.AppKey("webhooks", Mapping)
 
 

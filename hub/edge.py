@@ -22,7 +22,7 @@ from yarl._url import build_pre_encoded_url
 from hub.errors import BadRequest, HubError, UnsupportedMedia, internal
 from hub.http_errors import Surface, as_refusal, error_response, surface_of
 from hub.metrics import HTTP_SECONDS
-from hub.resources import ALLOWANCE, PRINCIPAL, RATE, REQUEST_ID, SETTINGS
+from hub.resources import ALLOWANCE, LIFE, PRINCIPAL, RATE, REQUEST_ID, SETTINGS
 from hub.settings import Settings
 
 log = structlog.get_logger()
@@ -146,6 +146,9 @@ def _preflight(request: web.Request) -> web.Response:
 def _dress(request: web.Request, response: web.StreamResponse, is_api: bool) -> None:
     """Headers that every answer has, and those of the API's."""
     always(response, request[REQUEST_ID], request.app[SETTINGS].secure)
+    life = request.app.get(LIFE)
+    if life is not None and life.stopping:
+        response.force_close()  # the caller's next request goes elsewhere, not into a closing door
     headers = response.headers
     if is_api and not _is_webhook(request):  # no browser reads what a provider is told
         headers.update(_CORS)

@@ -19,6 +19,7 @@ from hub.domain.principal import Principal
 from hub.settings import Settings
 
 if TYPE_CHECKING:
+    from hub.app import Life
     from hub.auth.authenticator import Authenticator
     from hub.auth.passwords import Passwords
     from hub.auth.sessions import Accounts
@@ -44,6 +45,7 @@ FANOUT: web.AppKey[Fanout] = web.AppKey("fanout")
 SESSIONS: web.AppKey[Registry] = web.AppKey("sessions")
 INGEST: web.AppKey[Ingest] = web.AppKey("ingest")
 SPOOL: web.AppKey[Spool] = web.AppKey("spool")
+LIFE: web.AppKey[Life] = web.AppKey("life")
 RATE: web.AppKey[RateLimiter] = web.AppKey("rate")
 
 #: Of one request: its id, who is calling, what is left of the caller's rate limit.

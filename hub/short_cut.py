@@ -15,7 +15,7 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from hub.edge import always, edge, new_request_id
 from hub.metrics import HTTP_SECONDS
-from hub.resources import SETTINGS
+from hub.resources import LIFE, SETTINGS
 
 Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 Take = Callable[[web.Application, web.BaseRequest], Awaitable[None]]
@@ -53,7 +53,7 @@ class ShortCut:
 
     async def __call__(self, request: Any) -> Any:
         take = self._posts.get(request.rel_url.raw_path) if request.method == "POST" else None
-        if take is None or not _is_plain(request):
+        if take is None or self._app[LIFE].stopping or not _is_plain(request):
             return await self._long_way(request)
         began = time.perf_counter()
         try:

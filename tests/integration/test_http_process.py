@@ -60,6 +60,9 @@ async def test_D_17_a_polite_end(servers: Servers, valkey: EmbeddedValkey, tmp_p
             return await readiness(port) == 503
 
         await until(is_leaving, what="/readyz to say that it stops while it still answers")
+        hook = f"http://127.0.0.1:{port}/functions/v1/whatsapp-cloud-webhook"
+        async with aiohttp.ClientSession() as http, http.post(hook, data=b"{}") as answer:
+            assert answer.headers["Connection"] == "close", "its callers' next requests go elsewhere"
         _, said = await asyncio.wait_for(process.communicate(), 20)
         assert process.returncode == 0, said.decode()
         assert await readiness(port) == 0
