@@ -154,7 +154,8 @@ class Sender:
         self._stopping = False
         self._behind: tuple[UUID, UUID] | None = None
         """Where the next claim goes on; None: at the first account."""
-        self._unreachable: dict[UUID, int] = {}
+        self._unreachable: dict[UUID, tuple[int, float]] = {}
+        """How often in a row an account's provider was not reached, and until when (monotonic) it rests."""
         self._broken: set[UUID] = set()
         self._uploads = Uploads(db, settings, session)
         self._accounts: dict[str, Pace] = {}
@@ -365,8 +366,7 @@ class Sender:
             case NotSent():
                 if (clock.now() - row.created_at).total_seconds() > GIVE_UP_S:
                     return Result(id, "failed", code="unreachable", reason=outcome.reason)
-                failures = self._unreachable[account] = self._unreachable.get(account, 0) + 1
-                wait = outage_s(failures)
+                wait = self._outage(account)
                 return Result(
                     id, "throttled", code="unreachable", reason=outcome.reason, retry_in_s=wait, hold_s=wait
                 )
@@ -384,6 +384,17 @@ class Sender:
             case Unknown():
                 wait = self._settings.send_unknown_wait_s
                 return Result(id, "unknown", code="unknown", reason=outcome.reason, wait_s=wait)
+
+    def _outage(self, account: UUID) -> float:
+        """Seconds until this account is tried again. What failed together, eight at once say, is one
+        failure."""
+        failures, until = self._unreachable.get(account, (0, 0.0))
+        now = time.monotonic()
+        if now >= until:
+            wait = outage_s(failures + 1)
+            self._unreachable[account] = (failures + 1, now + wait)
+            return wait
+        return until - now
 
     async def _auth_broken(self, send: ClaimedSend, broken: AuthBroken) -> Result:
         """Nothing of this account can be sent until a person repairs it: hold it, tell its owner, lose no
