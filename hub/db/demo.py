@@ -31,12 +31,14 @@ TEAM = (
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One message: ``by`` is a member's key, or None when the customer wrote it."""
+    """One message: ``by`` is a member's key, or None when the customer wrote it; ``file`` one of
+    hub/db/pictures.py."""
 
     minutes_ago: int
     by: str | None
     text: str
     status: str = "READ"
+    file: str | None = None
 
 
 class Customer(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +81,8 @@ CUSTOMERS = (
         conversation_tags=("delivery",), priority="HIGH",
         lines=(
             Line(2890, None, "السلام عليكم، عايزة أسأل عن كنبة «النيل» الزاوية"),
-            Line(2884, "yara", "وعليكم السلام أستاذة ليلى 🌷 متوفرة بثلاث ألوان: بيج، كحلي، وزيتي"),
+            Line(2884, "yara", "وعليكم السلام أستاذة ليلى 🌷 متوفرة بثلاث ألوان: بيج، كحلي، وزيتي",
+                 file="sofa"),
             Line(2879, None, "حلو! والتوصيل لمدينة نصر بكام؟"),
             Line(2875, "yara", "التوصيل مجاني للطلبات فوق ٢٠٬٠٠٠ جنيه، ويوصل خلال ٣ أيام"),
             Line(1450, None, "تمام، حجزت الزيتي. رقم الطلب NH-20418"),
@@ -99,7 +102,7 @@ CUSTOMERS = (
                  " and 24 × Siwa dining set today."),
             Line(305, None, "Great. We need delivery before the end of January."),
             Line(64, "dana", "Quote sent to your e-mail: 1,920,000 EGP including delivery and assembly.",
-                 "DELIVERED"),
+                 "DELIVERED", "quote"),
         ),
     ),
     Customer(
@@ -126,7 +129,7 @@ CUSTOMERS = (
         key="mariam", first_name="مريم", last_name="عادل", wa_id="971501234567", bsuid="AE.97150123456712",
         tags=("customer",), city="دبي", country="AE", language="ar", assignee="yara", closed=True,
         lines=(
-            Line(4400, None, "وصلت الطاولة بس فيها خدش صغير"),
+            Line(4400, None, "وصلت الطاولة بس فيها خدش صغير", file="table"),
             Line(4391, "yara", "نعتذر جدًا أستاذة مريم، هنبعت فني بكرة بإذن الله"),
             Line(3010, None, "شكرًا ليكم، الفني كان ممتاز 🙏"),
             Line(3005, "yara", "العفو! سعداء بخدمتك دايمًا"),
@@ -172,6 +175,17 @@ QUICK_REPLIES = (
     ("ترحيب", "أهلًا {{name}}، شكرًا لتواصلك مع نايل هوم. إزاي أقدر أساعدك؟"),
     ("مواعيد", "مواعيدنا من السبت للخميس ١٠ صباحًا – ١٠ مساءً، والجمعة من ٢ ظهرًا."),
 )
+
+#: What the sandbox's provider has approved from the start: name, language, end of its id there, components.
+TEMPLATES = (
+    ("hello_world", "en_US", "01",
+     [{"type": "BODY", "text": "Welcome and congratulations!! This message shows that you can send."}]),
+    ("order_update", "en", "02",
+     [{"type": "BODY", "text": "Hello {{1}}, your order {{2}} is on its way."},
+      {"type": "BUTTONS", "buttons": [{"type": "QUICK_REPLY", "text": "Thanks"},
+                                      {"type": "QUICK_REPLY", "text": "Call me"}]}]),
+    ("order_update", "ar", "03", [{"type": "BODY", "text": "مرحبًا {{1}}، طلبك رقم {{2}} في الطريق إليك."}]),
+)  # fmt: skip
 
 DEALS = (
     ("24 apartments, New Alamein", "omar", "proposal", 1_920_000, 60, 45),

@@ -8,13 +8,14 @@ hub_writer, whose rows may carry times of the past.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
@@ -24,7 +25,8 @@ from hub.auth.apikeys import hash_key, new_key, prefix_of
 from hub.auth.passwords import hash_password
 from hub.auth.secrets import seal_secret
 from hub.auth.tokens import Keyring, load_keyring
-from hub.db import demo
+from hub.channels.media_storage import Storage
+from hub.db import demo, pictures
 from hub.domain.permissions import PERMISSIONS, ROLE_DEFAULTS, Role
 from hub.settings import Settings
 from sql import q
@@ -116,6 +118,8 @@ class _Demo:
         self.members: dict[str, UUID] = {}
         self.contacts: dict[str, UUID] = {}
         self.companies: dict[str, UUID] = {}
+        self.files: list[tuple[UUID, str, dict[str, Any]]] = []
+        """(message, name in hub/db/pictures.py, what the message shows of it)"""
 
     async def make(self, keys: Keys) -> None:
         password = "-".join(secrets.token_hex(2) for _ in range(3))
@@ -130,6 +134,7 @@ class _Demo:
         await self._crm()
         for customer in demo.CUSTOMERS:
             await self._customer(customer)
+        await self._keep_files()
         await self._work()
 
     async def _team(self, password_hash: str) -> None:
@@ -183,6 +188,11 @@ class _Demo:
             self.companies[name] = await self.conn.fetchval(
                 q.seed_company, self.org, name, domain, industry, city, country, employees
             )
+        for name, language, serial, components in demo.TEMPLATES:
+            await self.conn.execute(
+                q.seed_template, self.org, name, self.account, DEMO_NUMBER["waba_id"] + serial, language,
+                _json(components),
+            )  # fmt: skip
         for shortcut, text in demo.QUICK_REPLIES:
             language = "en" if shortcut.isascii() else "ar"
             await self.conn.execute(
@@ -223,13 +233,33 @@ class _Demo:
         for n, line in enumerate(c.lines, 1):
             inbound = line.by is None
             status = ("RECEIVED" if line in unread else "READ") if inbound else line.status
-            await self.conn.execute(
+            shown = _shown(line.file) if line.file else None
+            message = await self.conn.fetchval(
                 q.seed_message, self.org, conversation, contact, n, self.account,
                 "INBOUND" if inbound else "OUTBOUND", line.text, status, self.members.get(line.by or ""),
                 "customer" if inbound else "agent", self._at(line.minutes_ago),
+                shown["kind"] if shown else "text", _json({"media": [shown]} if shown else {}),
             )  # fmt: skip
+            if shown and line.file:
+                self.files.append((message, line.file, shown))
         await self.conn.execute(q.seed_conversation_summary, self.org, conversation)
         return conversation
+
+    async def _keep_files(self) -> None:
+        """The bytes of what the messages show."""
+        storage = Storage(self.settings.media_dir)
+        for message, name, shown in self.files:
+            data = pictures.FILES[name][3]()
+            async with storage.incoming(len(data)) as file:
+                await file.write(data)
+                await file.finish()
+                key = storage.key_of(self.org, file.sha256)
+                await self.conn.execute(q.lock_media, self.org, key)
+                await storage.keep(file, self.org)
+            await self.conn.execute(
+                q.seed_media, self.org, UUID(shown["file_id"]), message, shown["filename"], shown["mime"],
+                shown["bytes"], shown["sha256"], key,
+            )  # fmt: skip
 
     async def _work(self) -> None:
         pipeline = await self.conn.fetchval(q.seed_pipeline, self.org, "Sales", _json(list(demo.STAGES)))
@@ -257,6 +287,21 @@ class _Demo:
 
     def _at(self, minutes_ago: int) -> datetime:
         return self.now - timedelta(minutes=minutes_ago)
+
+
+def _shown(name: str) -> dict[str, Any]:
+    """What a message shows of a file of hub/db/pictures.py."""
+    filename, kind, mime, make = pictures.FILES[name]
+    data = make()
+    return {
+        "kind": kind,
+        "file_id": str(uuid4()),
+        "state": "stored",
+        "mime": mime,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "filename": filename,
+    }
 
 
 def _unanswered(lines: tuple[demo.Line, ...]) -> tuple[demo.Line, ...]:

@@ -54,11 +54,13 @@ insert into public.conversations (organization_id, contact_id, channel_account_i
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id;
 
 -- name: seed_message
--- Message number $4 of conversation $2 (contact $3) in organization $1 on account $5: direction $6, content $7, status $8, sender $9, source $10, at $11.
+-- Message number $4 of conversation $2 (contact $3) in organization $1 on account $5: direction $6, content $7, status $8, sender $9, source $10, at $11,
+-- type $12, metadata $13.
 insert into public.messages (organization_id, conversation_id, contact_id, conv_seq, channel_account_id, direction, content, status, sender_id, source,
-  occurred_at, created_at, sent_at, delivered_at, read_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, case when $6 = 'OUTBOUND' then $11::timestamptz end,
-  case when $8 in ('DELIVERED', 'READ') and $6 = 'OUTBOUND' then $11::timestamptz end, case when $8 = 'READ' and $6 = 'OUTBOUND' then $11::timestamptz end);
+  message_type, metadata, occurred_at, created_at, sent_at, delivered_at, read_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12, $13, $11, $11, case when $6 = 'OUTBOUND' then $11::timestamptz end,
+  case when $8 in ('DELIVERED', 'READ') and $6 = 'OUTBOUND' then $11::timestamptz end, case when $8 = 'READ' and $6 = 'OUTBOUND' then $11::timestamptz end)
+returning id;
 
 -- name: seed_conversation_summary
 -- What the list shows of conversation $2 in organization $1, worked out from its messages.
@@ -100,3 +102,13 @@ insert into public.notes (organization_id, contact_id, author_id, content) value
 -- name: seed_quick_reply
 -- Quick reply $2 of organization $1 with components $3 in language $4.
 insert into public.templates (organization_id, name, components, status, category, language) values ($1, $2, $3, 'APPROVED', 'QUICK_REPLY', $4);
+
+-- name: seed_template
+-- Template $2 of organization $1 for account $3, approved by the provider under id $4, in language $5, with components $6.
+insert into public.templates (organization_id, name, channel_account_id, provider_id, language, components, status, category)
+values ($1, $2, $3, $4, $5, $6, 'APPROVED', 'UTILITY');
+
+-- name: seed_media
+-- File $2 of organization $1, shown by message $3: name $4, type $5, size $6, sha256 $7, bytes under key $8.
+insert into public.media_files (organization_id, id, message_id, file_name, mime_type, byte_size, sha256, storage_key, state)
+values ($1, $2, $3, $4, $5, $6, $7, $8, 'stored');

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from hub.auth.passwords import verify_password
+from hub.channels.media import HEAD_BYTES, sniff
+from hub.channels.media_storage import Storage
 from hub.db.seed import seed
 from hub.settings import Secret, Settings
 from tests.factories import Servers
@@ -89,3 +93,27 @@ async def test_outside_the_demo_only_the_keys_are_made(
     assert keys.anon_key
     assert keys.organization_key is None
     assert await superuser.fetchval("select count(*) from organizations") == 0
+
+
+async def test_MSG_03_the_demo_shows_pictures_and_a_document(
+    settings: Settings, superuser: asyncpg.Connection
+) -> None:
+    await seed(settings)
+    await seed(settings, reset=True)
+    files = await superuser.fetch(
+        "select f.*, m.message_type, m.metadata -> 'media' -> 0 as shown from media_files f"
+        " join messages m on m.organization_id = f.organization_id and m.id = f.message_id"
+    )
+    assert sorted(file["message_type"] for file in files) == ["document", "image", "image"]
+    storage = Storage(settings.media_dir)
+    for file in files:
+        data = storage.path_of(file["storage_key"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == file["sha256"]
+        assert sniff(data[:HEAD_BYTES]) == file["mime_type"]
+        assert json.loads(file["shown"])["file_id"] == str(file["id"])
+    templates = await superuser.fetch("select * from templates where category = 'UTILITY'")
+    assert {(t["name"], t["language"], t["status"]) for t in templates} == {
+        ("hello_world", "en_US", "APPROVED"),
+        ("order_update", "en", "APPROVED"),
+        ("order_update", "ar", "APPROVED"),
+    }

@@ -21,7 +21,7 @@ BASE = (
 MAY: dict[str, tuple[str, ...]] = {
     "sql": (),
     "hub/domain": ("hub.domain",),
-    "hub/db": (*BASE, "sql", "hub.db", "hub.auth"),
+    "hub/db": (*BASE, "sql", "hub.db", "hub.auth", "hub.channels.media_storage"),
     "hub/auth": (
         *BASE, "sql", "hub.db", "hub.auth", "hub.resources", "hub.limits", "hub.http_errors", "hub.edge",
         "hub.bodies", "hub.__version__",
