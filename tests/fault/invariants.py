@@ -71,11 +71,7 @@ async def drained(rig: Rig, load: Load | None = None, timeout_s: float = DRAIN_S
 
     async def is_drained() -> bool:
         waiting.clear()
-        provider = await rig.ctl("GET", "/state")
-        if provider["pending"] or provider["timers"]:
-            waiting.append(f"provider: {provider['pending']} webhooks, {provider['timers']} receipts")
-        if spools := rig.spools():
-            waiting.append(f"spools: {spools}")
+        # in the order of the way: what left one place is in the next
         try:
             rows = await rig.fetch(
                 "select 'outbox ' || state as what, count(*) from app.outbox group by state"
@@ -86,6 +82,11 @@ async def drained(rig: Rig, load: Load | None = None, timeout_s: float = DRAIN_S
             waiting.append(f"postgres: {type(error).__name__}")
         else:
             waiting.extend(f"{what}: {n}" for what, n in rows)
+        provider = await rig.ctl("GET", "/state")
+        if provider["pending"] or provider["timers"]:
+            waiting.append(f"provider: {provider['pending']} webhooks, {provider['timers']} receipts")
+        if spools := rig.spools():
+            waiting.append(f"spools: {spools}")
         return not waiting
 
     try:
