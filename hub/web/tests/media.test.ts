@@ -51,9 +51,11 @@ describe("files of a message", () => {
   });
 
   test("sizes and lengths", () => {
-    expect(fileSize(512, "en")).toBe("512 byte");
-    expect(fileSize(40_000, "en")).toBe("40 kB");
-    expect(fileSize(3_140_000, "en")).toBe("3.1 MB");
+    expect(fileSize(512, "en")).toBe("512 bytes");
+    expect(fileSize(40_000, "en")).toBe("39 kB");
+    expect(fileSize(3_250_000, "en")).toBe("3.1 MB");
+    expect(fileSize(26_214_400, "en")).toBe("25 MB");
+    expect(fileSize(16 * 1_048_576, "ar-EG-u-nu-latn")).toContain("16");
     expect(playTime(7.9)).toBe("0:07");
     expect(playTime(750)).toBe("12:30");
     expect(playTime(Infinity)).toBe("0:00");

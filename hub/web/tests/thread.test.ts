@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
+import type { Conversation } from "../src/api/models";
 import { threadItems } from "../src/features/inbox/items";
 import { bodyOf, quickReplies, slashAt, valuesFor } from "../src/features/inbox/quick";
-import { holdOrder, selectQueue } from "../src/features/inbox/queue";
+import { holdOrder, searchQueue, sortQueue } from "../src/features/inbox/queue";
 import { replyWindow } from "../src/features/inbox/window";
 import { openPlaceholders } from "../src/lib/placeholders";
 import { contact, conversation, message, note, template as aTemplate, unsent } from "./rows";
@@ -61,9 +62,32 @@ describe("the list", () => {
   test("newest first, and the search folds Arabic spellings", () => {
     const contacts = new Map([["b", contact({ id: "b", first_name: "أحمد", last_name: "على" })]]);
     const map = new Map(rows.map((row) => [row.id, row]));
-    expect(selectQueue(map, contacts, "all", "me", "").map((row) => row.id)).toEqual(["c", "b", "a"]);
-    expect(selectQueue(map, contacts, "all", "me", "احمد علي").map((row) => row.id)).toEqual(["b"]);
-    expect(selectQueue(map, contacts, "mine", "me", "")).toEqual([]);
+    const sorted = sortQueue(map, "all", "me");
+    expect(sorted.map((row) => row.id)).toEqual(["c", "b", "a"]);
+    expect(searchQueue(sorted, contacts, "احمد علي").map((row) => row.id)).toEqual(["b"]);
+    expect(searchQueue(sorted, contacts, " ")).toBe(sorted);
+    expect(sortQueue(map, "mine", "me")).toEqual([]);
+  });
+
+  test("CONV-09 the next order from the last one is the order from nothing", () => {
+    let seed = 7;
+    const dice = (sides: number) => (seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648) % sides;
+    const stamp = () => new Date(1_790_000_000_000 + dice(50) * 60_000).toISOString();
+    const map = new Map<string, Conversation>();
+    let before: readonly Conversation[] = [];
+    for (let round = 0; round < 300; round += 1) {
+      for (let change = dice(4); change >= 0; change -= 1) {
+        const id = `c${dice(60)}`;
+        if (dice(6) === 0) map.delete(id);
+        else {
+          map.set(id, conversation({
+            id, status: dice(5) === 0 ? "CLOSED" : "OPEN", last_message_at: dice(9) === 0 ? null : stamp(), version: round,
+          }));
+        }
+      }
+      before = sortQueue(map, "all", "me", before);
+      expect(before.map((row) => row.id), `seed 7, round ${round}`).toEqual(sortQueue(map, "all", "me").map((row) => row.id));
+    }
   });
 
   test("rows keep their places under the pointer; new ones wait and are counted", () => {

@@ -20,12 +20,11 @@ export async function rows<T>(
 
 /** Rows whose id is among `ids`, asked for in pieces that fit a request line. */
 export async function rowsById<T>(table: TableName, parser: Parser<T>, ids: readonly string[]): Promise<T[]> {
-  const found: T[] = [];
+  const pieces: Promise<T[]>[] = [];
   for (let start = 0; start < ids.length; start += 100) {
-    const piece = ids.slice(start, start + 100);
-    found.push(...(await rows(table, parser, { id: `in.(${piece.join(",")})` })));
+    pieces.push(rows(table, parser, { id: `in.(${ids.slice(start, start + 100).join(",")})` }));
   }
-  return found;
+  return (await Promise.all(pieces)).flat();
 }
 
 /** How many rows match, from Content-Range ("0-0/57"); null where the hub did not say. */

@@ -5,15 +5,16 @@ import {
   Archive, CircleDollarSign, Code, Inbox, Keyboard, Languages, LogOut, MessageSquareText, Moon, Palette as PaletteIcon, Radio, Search,
   UserCheck, UserRound, UserX, Users,
 } from "lucide-react";
-import { useMemo } from "react";
+import { useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { useQuery } from "@tanstack/react-query";
 import { profilesQuery } from "../api/lists";
+import type { Contact, Conversation } from "../api/models";
 import { signOut } from "../api/session";
 import { assign, closeOrReopen } from "./deeds";
 import { setLanguage } from "../i18n";
-import { colleagueName, contactName } from "../lib/people";
-import { matches } from "../lib/text";
+import { colleagueName, contactName, searchText } from "../lib/people";
+import { finder, fold, matches } from "../lib/text";
 import { useLive } from "../realtime/live";
 import { startDeal } from "./dealing";
 import { useMay } from "./may";
@@ -21,6 +22,9 @@ import { useOpenConversation } from "./open";
 import css from "./Palette.module.css";
 
 const CONVERSATIONS_SHOWN = 8;
+
+const byActivity = (a: Conversation, b: Conversation): number =>
+  (a.last_message_at ?? "") < (b.last_message_at ?? "") ? 1 : -1;
 
 function isGroup(entry: SpotlightActionData | SpotlightActionGroupData): entry is SpotlightActionGroupData {
   return "actions" in entry;
@@ -38,8 +42,16 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
   const me = useLive((live) => live.session?.user_id);
   const crm = useMay("can_access_crm");
   const { data: profiles } = useQuery(profilesQuery);
+  const [opened, setOpened] = useState(false);
+  const [query, setQuery] = useState("");
 
+  const talks = useMemo(
+    () => (opened ? findTalks(conversations, contacts, query) : []),
+    [opened, query, conversations, contacts],
+  );
   const groups = useMemo<SpotlightActionGroupData[]>(() => {
+    // Closed, it has nothing to do with what goes on in the inbox.
+    if (!opened) return [];
     const here: SpotlightActionData[] = [];
     if (open) {
       const closed = open.status === "CLOSED";
@@ -83,25 +95,19 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
         });
       }
     }
-    const talks = [...conversations.values()]
-      .toSorted((a, b) => (b.last_message_at ?? "").localeCompare(a.last_message_at ?? ""))
-      .map((row): SpotlightActionData => {
-        const person = contacts.get(row.contact_id);
-        return {
-          id: row.id,
-          label: contactName(person, t("contact.unknown")),
-          description: row.last_message_preview ?? "",
-          keywords: [...(person?.phones ?? []), ...(person?.emails ?? [])],
-          leftSection: <MessageSquareText size={18} />,
-          onClick: () => void navigate({ to: "/inbox/$conversationId", params: { conversationId: row.id } }),
-        };
-      });
+    const found = talks.map((row): SpotlightActionData => ({
+      id: row.id,
+      label: contactName(contacts.get(row.contact_id), t("contact.unknown")),
+      description: row.last_message_preview ?? "",
+      leftSection: <MessageSquareText size={18} />,
+      onClick: () => void navigate({ to: "/inbox/$conversationId", params: { conversationId: row.id } }),
+    }));
     const page = (id: string, label: string, leftSection: React.ReactNode, to: string): SpotlightActionData => ({
       id, label, leftSection, onClick: () => void navigate({ to }),
     });
     return [
       { group: t("palette.here"), actions: here },
-      { group: t("palette.conversations"), actions: talks },
+      { group: t("palette.conversations"), actions: found },
       {
         group: t("palette.pages"),
         actions: [
@@ -140,7 +146,7 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
         ],
       },
     ];
-  }, [t, i18n.language, open, me, crm, profiles, conversations, contacts, navigate, scheme, setColorScheme, onHelp]);
+  }, [t, i18n.language, opened, open, me, crm, profiles, talks, contacts, navigate, scheme, setColorScheme, onHelp]);
 
   return (
     <Spotlight
@@ -154,12 +160,19 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
       centered={false}
       overlayProps={{ backgroundOpacity: 0.35, blur: 0 }}
       classNames={{ action: css.action, actionsGroup: css.group }}
-      filter={(query, entries) =>
+      onSpotlightOpen={() => setOpened(true)}
+      onSpotlightClose={() => setOpened(false)}
+      query={query}
+      onQueryChange={setQuery}
+      filter={(words, entries) =>
         entries.filter(isGroup).flatMap((group) => {
-          const found = group.actions.filter((action) =>
-            matches([action.label, action.keywords ?? []].flat().join(" "), query),
-          );
-          const shown = group.group === t("palette.conversations") ? found.slice(0, CONVERSATIONS_SHOWN) : found;
+          // Conversations were found among all of them already, by more than what is shown here.
+          const shown =
+            group.group === t("palette.conversations")
+              ? group.actions
+              : group.actions.filter((action) =>
+                  matches([action.label, action.keywords ?? []].flat().join(" "), words),
+                );
           return shown.length ? [{ ...group, actions: shown }] : [];
         })
       }
@@ -170,4 +183,17 @@ export function Palette({ onHelp }: { onHelp: () => void }) {
       }}
     />
   );
+}
+
+/** The most recent conversations whose contact matches. */
+function findTalks(
+  conversations: ReadonlyMap<string, Conversation>, contacts: ReadonlyMap<string, Contact>, query: string,
+): Conversation[] {
+  const matching = finder(query);
+  const found: Conversation[] = [];
+  for (const row of conversations.values()) {
+    const person = contacts.get(row.contact_id);
+    if (matching(person ? searchText(person) : fold(row.last_message_preview ?? ""))) found.push(row);
+  }
+  return found.sort(byActivity).slice(0, CONVERSATIONS_SHOWN);
 }

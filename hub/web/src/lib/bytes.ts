@@ -1,10 +1,15 @@
-/** Sizes of files as people of a language write them: "840 kB", "3.1 MB". */
+const KB = 1_024;
+const MB = KB * KB;
+
+/** Sizes of files as people of a language write them, in the steps that limits are named in: "840 kB", "3.1 MB". */
 export function fileSize(bytes: number, lang: string): string {
-  const [value, unit] =
-    bytes < 1_000 ? [bytes, "byte" as const] : bytes < 999_500 ? [bytes / 1_000, "kilobyte" as const] : [bytes / 1_000_000, "megabyte" as const];
-  return new Intl.NumberFormat(lang, {
-    style: "unit", unit, unitDisplay: "short", maximumFractionDigits: unit === "megabyte" && value < 100 ? 1 : 0,
-  }).format(value);
+  const format = (value: number, unit: "byte" | "kilobyte" | "megabyte", digits = 0) =>
+    new Intl.NumberFormat(lang, {
+      style: "unit", unit, unitDisplay: unit === "byte" ? "long" : "short", maximumFractionDigits: digits,
+    }).format(value);
+  if (bytes < KB) return format(bytes, "byte");
+  if (bytes < 999.5 * KB) return format(bytes / KB, "kilobyte");
+  return format(bytes / MB, "megabyte", bytes < 100 * MB ? 1 : 0);
 }
 
 /** "0:07", "12:30". */

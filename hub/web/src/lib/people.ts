@@ -1,4 +1,5 @@
 /** What to call people of whom only some facts are known. */
+import { fold } from "./text";
 
 interface Named {
   first_name: string | null;
@@ -20,4 +21,15 @@ export function contactName(
 export function colleagueName(person: (Named & { email: string | null }) | undefined, fallback: string): string {
   if (!person) return fallback;
   return fullName(person) || person.email || fallback;
+}
+
+const folded = new WeakMap<object, string>();
+
+/** What a contact is found by, folded. Kept with the contact: a search looks at all of them. */
+export function searchText(person: Named & { phones: string[]; emails: string[] }): string {
+  const known = folded.get(person);
+  if (known !== undefined) return known;
+  const made = fold([contactName(person, ""), ...person.phones, ...person.emails].join(" "));
+  folded.set(person, made);
+  return made;
 }

@@ -14,9 +14,13 @@ export function fold(text: string): string {
 }
 
 export function matches(haystack: string, needle: string): boolean {
+  return finder(needle)(fold(haystack));
+}
+
+/** For many: tells whether a text, folded before, holds every word of `needle`. */
+export function finder(needle: string): (folded: string) => boolean {
   const words = fold(needle).split(/\s+/).filter(Boolean);
-  const folded = fold(haystack);
-  return words.every((word) => folded.includes(word));
+  return (folded) => words.every((word) => folded.includes(word));
 }
 
 /** Up to two letters for an avatar. Grapheme by grapheme, so that Arabic and emoji are not cut in half. */

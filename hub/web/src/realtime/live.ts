@@ -4,7 +4,9 @@
  */
 import { create } from "zustand";
 import { ApiError } from "../api/http";
-import { contact, conversation, conversationRead, message } from "../api/models";
+import {
+  type Contact, type Conversation, type ConversationRead, contact, conversation, conversationRead, message,
+} from "../api/models";
 import { type Filters, count, rows, rowsById } from "../api/rest";
 import { accessToken, dropToken, useSession } from "../api/session";
 import { newId } from "../lib/ids";
@@ -68,7 +70,10 @@ const initial: Live = {
 export const useLive = create<Live>()(() => initial);
 
 const PAGE = 200;
+/** Whoever scrolls on wants more of it. */
+const MOST_ROWS = 1_000;
 const THREAD_PAGE = 50;
+const MOST_MESSAGES = 500;
 const TYPING_MS = 6_000;
 
 let me = "";
@@ -76,6 +81,18 @@ let socket: LiveSocket | null = null;
 let cursor: Cursor | null = null;
 let open: string | null = null;
 let tablesChanged: (tables: ReadonlySet<string>) => void = () => undefined;
+
+/** Where the pages of a queue end. Not its oldest known row: events and addresses bring older ones in, with a hole above. */
+interface Tail {
+  at: string | null;
+  id: string;
+}
+let tails = noQueues<Tail | null>(null);
+
+const tailOf = (page: readonly Conversation[]): Tail | null => {
+  const last = page.at(-1);
+  return last ? { at: last.last_message_at, id: last.id } : null;
+};
 
 const inboxNow = (): Inbox => useLive.getState().inbox;
 const setInbox = (inbox: Inbox): void => useLive.setState({ inbox });
@@ -120,6 +137,8 @@ export function stopLive(): void {
   open = null;
   pending = [];
   wanted.forget();
+  loadingMore.clear();
+  tails = noQueues<Tail | null>(null);
   useLive.setState(initial, true);
 }
 
@@ -289,7 +308,7 @@ async function readSnapshots(): Promise<void> {
     const pages = await Promise.all(
       QUEUES.map((queue) =>
         rows("conversations", conversation, {
-          ...queueFilters(queue), order: "last_message_at.desc", limit: String(PAGE),
+          ...queueFilters(queue), order: NEWEST, limit: String(PAGE),
         }),
       ),
     );
@@ -299,10 +318,11 @@ async function readSnapshots(): Promise<void> {
     const complete = noQueues(false);
     QUEUES.forEach((queue, index) => {
       complete[queue] = (pages[index]?.length ?? PAGE) < PAGE;
+      tails[queue] = tailOf(pages[index] ?? []);
     });
     setInbox(dropThreads(inboxNow(), new Set(open ? [open] : [])));
     await Promise.all([
-      readBeside(all.map((row) => row.id)),
+      readBeside(all).then((beside) => setInbox(takeBeside(inboxNow(), beside))),
       ...(open ? [readConversation(open), readThread(open)] : []),
     ]);
     if (stale()) return;
@@ -323,57 +343,89 @@ async function readSnapshots(): Promise<void> {
   }
 }
 
-/** Contacts and read marks that belong to these conversations. */
-async function readBeside(ids: readonly string[]): Promise<void> {
-  const inbox = inboxNow();
-  const contactIds = new Set<string>();
-  for (const id of ids) {
-    const row = inbox.conversations.get(id);
-    if (row) contactIds.add(row.contact_id);
-  }
-  const reads = async () => {
-    const found = [];
-    for (let start = 0; start < ids.length; start += 100) {
-      const piece = ids.slice(start, start + 100);
-      found.push(
-        ...(await rows("conversation_reads", conversationRead, {
-          user_id: `eq.${me}`, conversation_id: `in.(${piece.join(",")})`,
-        })),
-      );
-    }
-    return found;
-  };
-  const [contacts, marks] = await Promise.all([rowsById("contacts", contact, [...contactIds]), reads()]);
-  setInbox(takeReads(takeContacts(inboxNow(), contacts), marks));
+interface Beside {
+  contacts: Contact[];
+  reads: ConversationRead[];
 }
 
-const loadingMore = new Set<string>();
+const takeBeside = (inbox: Inbox, { contacts, reads }: Beside): Inbox =>
+  takeReads(takeContacts(inbox, contacts), reads);
 
-/** The next page of a queue. */
+/** Contacts and read marks that belong to these conversations. */
+async function readBeside(of: readonly Conversation[]): Promise<Beside> {
+  const known = inboxNow().contacts;
+  const people = new Set(of.map((row) => row.contact_id).filter((id) => !known.has(id)));
+  const marks = async (): Promise<ConversationRead[]> => {
+    const pieces: Promise<ConversationRead[]>[] = [];
+    for (let start = 0; start < of.length; start += 100) {
+      const ids = of.slice(start, start + 100).map((row) => row.id);
+      pieces.push(
+        rows("conversation_reads", conversationRead, {
+          user_id: `eq.${me}`, conversation_id: `in.(${ids.join(",")})`,
+        }),
+      );
+    }
+    return (await Promise.all(pieces)).flat();
+  };
+  const [contacts, reads] = await Promise.all([rowsById("contacts", contact, [...people]), marks()]);
+  return { contacts, reads };
+}
+
+const NEWEST = "last_message_at.desc.nullslast,id.desc";
+
+/** What stands below the tail. */
+function below(tail: Tail): Filters {
+  if (tail.at === null) return { last_message_at: "is.null", id: `lt.${tail.id}` };
+  return { or: `(last_message_at.lt.${tail.at},and(last_message_at.eq.${tail.at},id.lt.${tail.id}),last_message_at.is.null)` };
+}
+
+/** Queue or conversation → the read that is on its way. */
+const loadingMore = new Map<string, symbol>();
+
+/** The next page of a queue, twice as large as what is there. Its rows come together with their contacts' names. */
 export async function loadMore(queue: Queue): Promise<void> {
   const { complete, loading } = useLive.getState();
   if (loading || complete[queue] || loadingMore.has(queue)) return;
-  loadingMore.add(queue);
+  const run = snapshotRun;
+  const stale = (): boolean => socket === null || run !== snapshotRun;
+  const mine = Symbol(queue);
+  loadingMore.set(queue, mine);
   try {
-    const known = [...inboxNow().conversations.values()].filter((row) => inQueue(row, queue, me));
-    const oldest = known.reduce<string | null>(
-      (least, row) => (row.last_message_at && (!least || row.last_message_at < least) ? row.last_message_at : least),
-      null,
-    );
-    if (!oldest) return;
-    const page = await rows("conversations", conversation, {
-      ...queueFilters(queue), order: "last_message_at.desc", limit: String(PAGE), last_message_at: `lt.${oldest}`,
-    });
-    setInbox(takeConversations(inboxNow(), page, false));
-    if (page.length < PAGE) {
-      useLive.setState({ complete: { ...useLive.getState().complete, [queue]: true } });
-    }
-    await readBeside(page.map((row) => row.id));
+    await untilAnswered(() => readMore(queue, stale), stale);
   } catch (error) {
     report(error);
   } finally {
-    loadingMore.delete(queue);
+    if (loadingMore.get(queue) === mine) loadingMore.delete(queue);
   }
+}
+
+async function readMore(queue: Queue, stale: () => boolean): Promise<void> {
+  for (;;) {
+    const tail = tails[queue];
+    if (!tail) return;
+    const here = countIn(inboxNow(), queue);
+    const limit = Math.min(MOST_ROWS, Math.max(PAGE, here));
+    const page = await rows("conversations", conversation, {
+      ...queueFilters(queue), order: NEWEST, limit: String(limit), ...below(tail),
+    });
+    const beside = await readBeside(page);
+    if (stale()) return;
+    tails[queue] = tailOf(page) ?? tail;
+    const inbox = takeBeside(takeConversations(inboxNow(), page, false), beside);
+    const done = { ...useLive.getState().complete, [queue]: page.length < limit };
+    // A page of rows that events had brought already makes no list grow, and then nobody would ask for the next.
+    const enough = done[queue] || countIn(inbox, queue) > here;
+    // The list asks again as soon as it has grown: by then this one has to be over.
+    if (enough) loadingMore.delete(queue);
+    useLive.setState({ inbox, complete: done });
+    if (enough) return;
+  }
+}
+
+function countIn(inbox: Inbox, queue: Queue): number {
+  let total = 0;
+  for (const row of inbox.conversations.values()) if (inQueue(row, queue, me)) total += 1;
+  return total;
 }
 
 export function inQueue(row: { status: string; assignee_id: string | null }, queue: Queue, user: string): boolean {
@@ -440,8 +492,10 @@ async function readConversation(id: string): Promise<void> {
     await untilAnswered(async () => {
       const found = await rowsById("conversations", conversation, [id]);
       setInbox(takeConversations(inboxNow(), found, false));
-      if (found.length) await readBeside([id]);
-      else useLive.setState({ missing: new Set(useLive.getState().missing).add(id) });
+      if (found.length) {
+        const beside = await readBeside(found);
+        setInbox(takeBeside(inboxNow(), beside));
+      } else useLive.setState({ missing: new Set(useLive.getState().missing).add(id) });
     }, left(id));
   } catch (error) {
     // A malformed id is refused as such: no conversation has it.
@@ -464,16 +518,19 @@ export async function loadOlder(id: string): Promise<void> {
   const thread = inboxNow().threads.get(id);
   const first = thread?.messages[0];
   if (!thread?.loaded || thread.complete || !first || loadingMore.has(id)) return;
-  loadingMore.add(id);
+  const mine = Symbol(id);
+  loadingMore.set(id, mine);
   try {
+    const limit = Math.min(MOST_MESSAGES, Math.max(THREAD_PAGE, thread.messages.length));
     const page = await rows("messages", message, {
-      conversation_id: `eq.${id}`, order: "conv_seq.desc", limit: String(THREAD_PAGE), conv_seq: `lt.${first.conv_seq}`,
+      conversation_id: `eq.${id}`, order: "conv_seq.desc", limit: String(limit), conv_seq: `lt.${first.conv_seq}`,
     });
-    setInbox(takeOlder(inboxNow(), id, page, page.length < THREAD_PAGE));
+    loadingMore.delete(id);
+    setInbox(takeOlder(inboxNow(), id, page, page.length < limit));
   } catch (error) {
     report(error);
   } finally {
-    loadingMore.delete(id);
+    if (loadingMore.get(id) === mine) loadingMore.delete(id);
   }
 }
 

@@ -9,6 +9,7 @@ import { LinkAnnouncer, LinkBadge } from "../../app/LinkBadge";
 import { usePrefs } from "../../app/prefs";
 import type { InboxSearch } from "../../app/search";
 import { channelsQuery, profilesQuery } from "../../api/lists";
+import type { Conversation } from "../../api/models";
 import { colleagueName, contactName } from "../../lib/people";
 import { QUEUES, type Queue, loadMore, useLive } from "../../realtime/live";
 import { EmptyState } from "../../ui/EmptyState";
@@ -17,7 +18,7 @@ import { useHeldFocus } from "../../ui/heldFocus";
 import { WelcomeCard } from "../welcome/WelcomeCard";
 import css from "./ConversationList.module.css";
 import { ConversationRow } from "./ConversationRow";
-import { countQueue, holdOrder, selectQueue } from "./queue";
+import { countQueue, holdOrder, searchQueue, sortQueue } from "./queue";
 import { SelectionBar } from "./SelectionBar";
 import { pick, unpickAll, useSelection } from "./selection";
 
@@ -55,10 +56,13 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
     return () => clearInterval(timer);
   }, []);
 
-  const sorted = useMemo(
-    () => selectQueue(conversations, contacts, queue, me, search),
-    [conversations, contacts, queue, me, search],
-  );
+  // The last order is what the next one starts from.
+  const ordered = useRef<readonly Conversation[]>([]);
+  const whole = useMemo(() => {
+    ordered.current = sortQueue(conversations, queue, me, ordered.current);
+    return ordered.current;
+  }, [conversations, queue, me]);
+  const sorted = useMemo(() => searchQueue(whole, contacts, search), [whole, contacts, search]);
   const { rows, fresh } = useMemo(() => holdOrder(sorted, frozen), [sorted, frozen]);
   const ids = useMemo(() => rows.map((row) => row.id), [rows]);
   useEffect(() => onRows(ids), [ids, onRows]);
@@ -83,8 +87,8 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
   const shown = virtual.getVirtualItems();
   const last = shown.at(-1)?.index ?? 0;
   useEffect(() => {
-    if (!search && !complete && last >= rows.length - 20) void loadMore(queue);
-  }, [last, rows.length, complete, queue, search]);
+    if (!search && !loading && !complete && last >= rows.length - 20) void loadMore(queue);
+  }, [last, rows.length, loading, complete, queue, search]);
 
   useEffect(() => {
     const index = selected ? ids.indexOf(selected) : -1;
@@ -271,8 +275,12 @@ interface QueueTabProps {
 }
 
 function QueueTab({ queue, active, me, selected, label }: QueueTabProps) {
-  const total = useLive((live) =>
-    live.complete[queue] ? countQueue(live.inbox.conversations, queue, me) : live.counts[queue],
+  const conversations = useLive((live) => live.inbox.conversations);
+  const complete = useLive((live) => live.complete[queue]);
+  const counted = useLive((live) => live.counts[queue]);
+  const total = useMemo(
+    () => (complete ? countQueue(conversations, queue, me) : counted),
+    [complete, counted, conversations, queue, me],
   );
   const search = (old: InboxSearch): InboxSearch => ({ ...old, queue: queue === "all" ? undefined : queue });
   const look = { className: cx(css.queue, active && css.queueActive), "aria-current": active ? ("page" as const) : undefined };

@@ -1,28 +1,50 @@
 /** Which conversations a list shows, and in which order. Pure. */
 import type { Contact, Conversation } from "../../api/models";
-import { contactName } from "../../lib/people";
-import { matches } from "../../lib/text";
+import { searchText } from "../../lib/people";
+import { finder, fold } from "../../lib/text";
 import { type Queue, inQueue } from "../../realtime/live";
 
 const at = (row: Conversation): string => row.last_message_at ?? row.created_at;
 
-/** Rows of the queue that match the search, newest activity first. */
-export function selectQueue(
-  conversations: ReadonlyMap<string, Conversation>,
-  contacts: ReadonlyMap<string, Contact>,
-  queue: Queue,
-  me: string,
-  search: string,
+function newerFirst(a: Conversation, b: Conversation): number {
+  if (at(a) === at(b)) return a.id < b.id ? 1 : -1;
+  return at(a) < at(b) ? 1 : -1;
+}
+
+/** Rows of the queue, newest activity first. `before` is the list that the former rows gave: what did not change since
+ * keeps its order without being compared, so that one message among ten thousand conversations costs one look at each. */
+export function sortQueue(
+  conversations: ReadonlyMap<string, Conversation>, queue: Queue, me: string, before: readonly Conversation[] = [],
 ): Conversation[] {
-  const wanted = search.trim();
-  const found = [...conversations.values()].filter((row) => {
-    if (!inQueue(row, queue, me)) return false;
-    if (!wanted) return true;
+  const kept = before.filter((row) => conversations.get(row.id) === row && inQueue(row, queue, me));
+  const held = new Set(kept);
+  const moved: Conversation[] = [];
+  for (const row of conversations.values()) if (!held.has(row) && inQueue(row, queue, me)) moved.push(row);
+  if (moved.length === 0) return kept;
+  moved.sort(newerFirst);
+  if (kept.length === 0) return moved;
+  const merged: Conversation[] = [];
+  let next = 0;
+  for (const row of kept) {
+    for (let one = moved[next]; one && newerFirst(one, row) < 0; one = moved[next]) {
+      merged.push(one);
+      next += 1;
+    }
+    merged.push(row);
+  }
+  return [...merged, ...moved.slice(next)];
+}
+
+/** Those that match the search, in the same order. */
+export function searchQueue(
+  rows: readonly Conversation[], contacts: ReadonlyMap<string, Contact>, search: string,
+): readonly Conversation[] {
+  if (search.trim() === "") return rows;
+  const found = finder(search);
+  return rows.filter((row) => {
     const person = contacts.get(row.contact_id);
-    const text = [contactName(person, ""), ...(person?.phones ?? []), ...(person?.emails ?? []), ...row.tags];
-    return matches(text.join(" "), wanted);
+    return found(`${person ? searchText(person) : ""} ${fold(row.tags.join(" "))}`);
   });
-  return found.sort((a, b) => (at(a) === at(b) ? (a.id < b.id ? 1 : -1) : at(a) < at(b) ? 1 : -1));
 }
 
 /** While somebody points at the list, rows keep their places: `frozen` is the order they had. Rows that left are left
