@@ -148,6 +148,8 @@ class Fetcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = False
+        self._behind: UUID | None = None
+        """Where the next claim goes on; None: at the first organization."""
 
     def wake(self) -> None:
         """There may be something to fetch."""
@@ -173,15 +175,17 @@ class Fetcher:
         while not self._stopping:
             self._wake.clear()
             room = AT_ONCE - len(self._tasks)
-            claimed = 0
+            claimed, failed = 0, False
             if room > 0:
                 try:
                     claimed = await self._claim(room)
                 except (Unavailable, asyncpg.PostgresError) as error:
+                    failed = True
                     log.warning("media.claim_failed", error=type(error).__name__)
                 except Exception:
+                    failed = True
                     log.exception("media.claim_failed")
-            if claimed == room > 0:
+            if claimed == room > 0 or (room > 0 and self._behind is not None and not failed):
                 continue
             try:
                 async with asyncio.timeout(self._settings.work_poll_s):
@@ -193,8 +197,15 @@ class Fetcher:
         lease = self.leases.new()
         async with self._db.connection("worker") as conn:
             rows = await conn.fetch(
-                q.claim_media, lease.token, self._worker, room, timedelta(seconds=lease.seconds)
+                q.claim_media,
+                lease.token,
+                self._worker,
+                room,
+                timedelta(seconds=lease.seconds),
+                self._behind,
             )
+        self._behind = next((row["organization_id"] for row in rows if row["file_id"] is None), None)
+        rows = [row for row in rows if row["file_id"] is not None]
         self.leases.hold(lease, len(rows))
         for row in rows:
             task = asyncio.create_task(self._fetch(lease, ClaimedFile(*row)))

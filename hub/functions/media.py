@@ -27,6 +27,7 @@ from hub.errors import (
     Conflict,
     NotFound,
     PayloadTooLarge,
+    RequestTimeout,
     Unavailable,
     UnsupportedMedia,
     invalid,
@@ -69,7 +70,7 @@ async def upload_media(request: web.Request, principal: Principal) -> web.Respon
         except TooLarge as error:
             raise too_large from error
         except TimeoutError as error:
-            raise BadRequest(f"The file did not arrive within {UPLOAD_S:g} seconds") from error
+            raise RequestTimeout(f"The file did not arrive within {UPLOAD_S:g} seconds") from error
         if not file.size:
             raise invalid("file", "must not be empty")
         mime = sniff(file.head, name)

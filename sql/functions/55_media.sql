@@ -61,21 +61,27 @@ create or replace trigger bury_media after update of deleted_at on public.messag
 
 -- Claim up to `batch` due files for `worker` under `token`, leased for `lease`: each organization gets its first before any gets its
 -- second, the oldest first, at most 8 run per organization. Returns everything that fetching needs.
-create or replace function app.claim_media(token uuid, worker text, batch integer, lease interval)
+-- One claim looks at 64 organizations after `behind` (null: from the first); when there may be more, a last row without a file names
+-- the one from which the next claim goes on.
+drop function if exists app.claim_media(uuid, text, integer, interval);
+create or replace function app.claim_media(token uuid, worker text, batch integer, lease interval, behind uuid)
   returns table (organization_id uuid, file_id uuid, attempts integer, payload jsonb, channel_account_id uuid, channel_type text, settings jsonb, secrets jsonb,
                  file_name text, asked_at timestamptz)
   language sql security definer set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off set enable_bitmapscan = off -- whatever the statistics of a queue say, its index has the order
   as $$
     with recursive org as (   -- one index probe an organization
-      (select j.organization_id as id from app.jobs j where j.kind = 'media' and j.state = 'available' order by 1 limit 1)
+      (select j.organization_id as id, 1 as n from app.jobs j
+        where j.kind = 'media' and j.state = 'available' and j.organization_id > coalesce(behind, '00000000-0000-0000-0000-000000000000') order by 1 limit 1)
       union all
-      select n.id from org o cross join lateral (
-        select j.organization_id as id from app.jobs j where j.kind = 'media' and j.state = 'available' and j.organization_id > o.id order by 1 limit 1) n
+      select x.id, o.n + 1 from org o cross join lateral (
+        select j.organization_id as id from app.jobs j where j.kind = 'media' and j.state = 'available' and j.organization_id > o.id order by 1 limit 1) x
+       where o.n < 64
+    ), busy as materialized (
+      select j.organization_id, count(*) as n from app.jobs j where j.state = 'running' and j.kind = 'media' group by 1
     ), due as (
-      select d.organization_id, d.id, d.due_at,
-             row_number() over (partition by d.organization_id order by d.due_at, d.id)
-               + (select count(*) from app.jobs x where x.organization_id = d.organization_id and x.kind = 'media' and x.state = 'running') as place
-        from org o cross join lateral (
+      select d.organization_id, d.id, d.due_at, row_number() over (partition by d.organization_id order by d.due_at, d.id) + coalesce(y.n, 0) as place
+        from org o left join busy y on y.organization_id = o.id cross join lateral (
           select j.organization_id, j.id, j.due_at from app.jobs j
            where j.kind = 'media' and j.state = 'available' and j.organization_id = o.id and j.due_at <= clock_timestamp()
            order by j.due_at, j.id limit 8) d
@@ -95,7 +101,8 @@ create or replace function app.claim_media(token uuid, worker text, batch intege
       join public.media_files f on f.organization_id = c.organization_id and f.id = c.key::uuid
       left join public.messages m on m.organization_id = c.organization_id and m.id = f.message_id
       left join public.channel_accounts a on a.organization_id = c.organization_id and a.id = m.channel_account_id
-     order by c.due_at, c.id
+    union all
+    select o.id, null, null, null, null, null, null, null, null, null from org o where o.n = 64
   $$;
 
 -- One heartbeat for the files that a worker process holds under `token`. Returns how many it still holds.

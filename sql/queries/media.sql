@@ -1,8 +1,8 @@
 -- Files of messages. What workers run is functions: their login reads no table.
 
 -- name: claim_media
--- Lease up to $3 due files to worker $2 under token $1 for $4. Two workers calling at once never share one.
-select organization_id, file_id, attempts, payload, channel_account_id, channel_type, settings, secrets, file_name, asked_at from app.claim_media($1, $2, $3, $4);
+-- Lease up to $3 due files to worker $2 under token $1 for $4, of organizations after $5. Two workers calling at once never share one.
+select organization_id, file_id, attempts, payload, channel_account_id, channel_type, settings, secrets, file_name, asked_at from app.claim_media($1, $2, $3, $4, $5);
 
 -- name: extend_media
 -- Extend what is held under the tokens $1 by $2 from now; files still held by token, 0 for a token that lost all.

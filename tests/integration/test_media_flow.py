@@ -244,11 +244,11 @@ async def test_MSG_03_one_flood_of_files_does_not_stop_the_other_organization(
             org,
             n,
         )
-    rows = await superuser.fetch("select * from app.claim_media(uuidv7(), 'w', 4, '30 s')")
+    rows = await superuser.fetch("select * from app.claim_media(uuidv7(), 'w', 4, '30 s', null)")
     assert len(rows) == 4
     assert {row["organization_id"] for row in rows} == {world.org.id, other}
     more = [
-        await superuser.fetch("select * from app.claim_media(uuidv7(), 'w', 100, '30 s')") for _ in range(2)
+        await superuser.fetch("select * from app.claim_media(uuidv7(), 'w', 100, '30 s', null)") for _ in range(2)
     ]
     assert len(rows) + sum(map(len, more)) == 9  # 8 at once of one organization, and the other's only one
 
