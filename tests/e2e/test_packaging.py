@@ -13,6 +13,7 @@ import pytest
 
 from hub import bootstrap
 from hub.web import build
+from tests.needs import absent
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILE = ("--universal", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-header",
@@ -36,7 +37,7 @@ def online() -> bool:
 )
 def test_the_locks_are_what_pyproject_asks_for(tmp_path: Path, lock: str, options: list[str]) -> None:
     if not online():
-        pytest.skip("no network")
+        absent("the package index cannot be reached, so the locks were not compared")
     for name in ("pyproject.toml", "requirements.lock", "requirements-test.lock"):
         shutil.copy(ROOT / name, tmp_path / name)
     uv = Path(sys.executable).with_name("uv")
@@ -51,7 +52,7 @@ def test_the_locks_are_what_pyproject_asks_for(tmp_path: Path, lock: str, option
 
 def test_the_wheel_holds_the_built_app_and_no_web_sources(tmp_path: Path) -> None:
     if not build.built():
-        pytest.skip("the web app is not built")
+        absent("the web app is not built: make install")
     done = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, check=False,

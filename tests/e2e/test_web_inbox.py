@@ -27,6 +27,7 @@ from tests.e2e.web import (
     until,
     write,
 )
+from tests.needs import absent
 
 
 @pytest.fixture
@@ -348,7 +349,7 @@ def test_an_answer_is_seen_although_the_thread_opened_at_its_first_unread_messag
 def test_keys_and_their_curl_lines_work(desk: Desk, unique: str) -> None:
     """What the API page offers to copy runs as it stands; a revoked key opens nothing."""
     if shutil.which("curl") is None:
-        pytest.skip("no curl here")
+        absent("there is no curl: install it")
     dana = desk.agent("dana", "/settings/api")
     dana.get_by_label("New key").fill(f"program {unique}")
     dana.get_by_role("button", name="Make a key").click()
