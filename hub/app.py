@@ -33,6 +33,7 @@ from hub.channels.ingress import Webhook, webhooks
 from hub.channels.ingress import routes as ingress_routes
 from hub.channels.spool import Spool
 from hub.db.migrate import check_schema
+from hub.disk import DiskGuard, Level
 from hub.edge import client_address, edge
 from hub.errors import HubError, MethodNotAllowed, NotFound, Unavailable
 from hub.events.publisher import Publisher
@@ -46,6 +47,7 @@ from hub.resources import (
     AUTH,
     CATALOG,
     DB,
+    DISK,
     FANOUT,
     INGEST,
     LIFE,
@@ -97,7 +99,8 @@ class Life:
         now = time.monotonic()
         if now - self._looked[0] >= 1.0:
             found = await asyncio.gather(_postgres_away(app), _redis_away(app))
-            self._looked = (time.monotonic(), [name for name in found if name is not None])
+            full = ["disk"] if app[DISK].level is Level.FULL else []
+            self._looked = (time.monotonic(), [*(name for name in found if name is not None), *full])
         return self._looked[1]
 
 
@@ -110,7 +113,7 @@ def build_app(settings: Settings) -> web.Application:
     app[SETTINGS] = settings
     app[LIFE] = Life()
     pages = WebApp()
-    app.cleanup_ctx.extend([database, redis_client, _who, _events, _inbound, _gate])
+    app.cleanup_ctx.extend([database, redis_client, _who, _events, _inbound, _room, _gate])
     app.on_shutdown.append(_say_goodbye)
     app[WEBHOOKS] = webhooks()
     routes = [
@@ -175,6 +178,23 @@ async def _inbound(app: web.Application) -> AsyncIterator[None]:
     if spool is not None:
         await spool.stop()
     await ingest.stop()
+
+
+async def _room(app: web.Application) -> AsyncIterator[None]:
+    """Writing stops before the disk does."""
+    settings = app[SETTINGS]
+
+    def change(level: Level) -> None:
+        app[DB].is_full = level is Level.FULL
+        if SPOOL in app:
+            app[SPOOL].has_room = level is not Level.FULL
+
+    guard = app[DISK] = DiskGuard(settings.data_dir, settings.disk_probe, change)
+    await guard.look()
+    looking = asyncio.create_task(guard.run(), name="disk")
+    yield
+    looking.cancel()
+    await asyncio.wait([looking])
 
 
 async def _gate(app: web.Application) -> AsyncIterator[None]:

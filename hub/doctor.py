@@ -25,10 +25,10 @@ import asyncpg
 import click
 import msgspec
 
+from hub.disk import LOW_BYTES, LOW_SHARE
 from hub.settings import BadSettings, Settings, load_settings
 from sql import q
 
-FREE_BYTES, FREE_SHARE = 1 << 30, 0.05  # below either, campaigns and uploads pause (guarantees 13)
 SLOW_FSYNC_S = 0.02
 CLOCK_OFF_S = 2.0
 CONNECT_TIMEOUT_S = 3.0
@@ -138,7 +138,7 @@ def _disk(data_dir: Path) -> Iterator[Finding]:
     place = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
     usage = shutil.disk_usage(place)
     said = f"{usage.free / 2**30:.1f} GiB free of {usage.total / 2**30:.0f}"
-    if usage.free < FREE_BYTES or usage.free < usage.total * FREE_SHARE:
+    if usage.free < LOW_BYTES or usage.free < usage.total * LOW_SHARE:
         yield Finding("disk", "warn", said, "make room: below 1 GiB or 5 % campaigns and uploads pause")
     else:
         yield Finding("disk", "ok", said)

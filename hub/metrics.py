@@ -47,6 +47,8 @@ WEBHOOK_KEPT = Counter(
 )
 WEBHOOK_DELIVERY = Counter("hub_webhook_delivery_total", "Attempts of outgoing webhooks", ["result"])
 SPOOLED = Counter("hub_spooled_total", "Deliveries kept in the spool while the database was away", ["result"])
+DISK_FREE = Gauge("hub_disk_free_bytes", "Free bytes on the disk of the data folder")
+DISK_LEVEL = Gauge("hub_disk_level", "0 enough room, 1 low, 2 full: nothing is written")
 REDIS_AWAY = Gauge("hub_redis_away", "1 while this process cannot reach Redis")
 CLOCK_OFFSET = Gauge("hub_clock_offset_seconds", "By how much the database's clock is ahead of this host's")
 RATE_LIMITED = Counter("hub_rate_limited_total", "Requests refused by a rate limit", ["limit"])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hub.auth.sessions import Accounts
     from hub.channels.ingest import Ingest
     from hub.channels.spool import Spool
+    from hub.disk import DiskGuard
     from hub.events.publisher import Publisher
     from hub.limits import Allowance, RateLimiter
     from hub.realtime.fanout import Fanout
@@ -45,6 +46,7 @@ FANOUT: web.AppKey[Fanout] = web.AppKey("fanout")
 SESSIONS: web.AppKey[Registry] = web.AppKey("sessions")
 INGEST: web.AppKey[Ingest] = web.AppKey("ingest")
 SPOOL: web.AppKey[Spool] = web.AppKey("spool")
+DISK: web.AppKey[DiskGuard] = web.AppKey("disk")
 LIFE: web.AppKey[Life] = web.AppKey("life")
 RATE: web.AppKey[RateLimiter] = web.AppKey("rate")
 

@@ -53,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_json: bool = False
     reuse_port: bool = False
     clock_offset_s: float = 0.0
+    disk_probe: Path | None = None
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     metrics_token: Secret | None = None
@@ -197,6 +198,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         unsafe_durability=r.flag("HUB_UNSAFE_DURABILITY", False),
         log_json=log == "json",
         reuse_port=r.flag("HUB_REUSE_PORT", False),
+        disk_probe=Path(probe) if (probe := r.text("HUB_DISK_PROBE")) else None,
         clock_offset_s=r.seconds("HUB_CLOCK_OFFSET_S", 0.0, -1e9, 1e9),
         allowed_origins=r.words("HUB_ALLOWED_ORIGINS"),
         trusted_proxies=r.words("HUB_TRUSTED_PROXIES"),

@@ -29,6 +29,7 @@ from hub import clock, heap, metrics
 from hub.channels.ingest import Ingest
 from hub.db.migrate import check_schema
 from hub.db.pool import Database
+from hub.disk import DiskGuard, Level
 from hub.errors import Unavailable
 from hub.events.publisher import Publisher
 from hub.settings import Settings
@@ -72,6 +73,8 @@ async def run(settings: Settings, stop: asyncio.Event, *, follow_clock: bool = F
         ingest = Ingest(db, settings)
         await ingest.start()
         stack.push_async_callback(ingest.stop)
+        guard = DiskGuard(settings.data_dir, settings.disk_probe, partial(_write_or_wait, db))
+        await guard.look()
         sender = Sender(db, settings, session, worker)
         strangers = await stack.enter_async_context(make_session(settings, guarded_connector(limit=8)))
         fetcher = Fetcher(db, settings, session, strangers, worker)
@@ -85,6 +88,7 @@ async def run(settings: Settings, stop: asyncio.Event, *, follow_clock: bool = F
             asyncio.create_task(loop, name=name)
             for name, loop in {
                 "heartbeat": _restarted("heartbeat", sender.leases.run),
+                "disk": _restarted("disk", guard.run),
                 "media-heartbeat": _restarted("media-heartbeat", fetcher.leases.run),
                 "wake-ups": _restarted(
                     "wake-ups", lambda: _listen(settings.redis_url, "outbox", sender.wake)
@@ -126,6 +130,10 @@ async def run(settings: Settings, stop: asyncio.Event, *, follow_clock: bool = F
             task.cancel()
         await asyncio.wait([sending, fetching, *others])
     log.info("worker.stopped")
+
+
+def _write_or_wait(db: Database, level: Level) -> None:
+    db.is_full = level is Level.FULL
 
 
 def _serve_metrics(settings: Settings) -> Callable[[], None]:

@@ -150,14 +150,6 @@ class Storage:
         """Under `app.lock_media` only. Nothing happens when it is gone."""
         await asyncio.to_thread(self.path_of(key).unlink, missing_ok=True)
 
-    async def free_bytes(self) -> int:
-        """What the disk has left."""
-        return await asyncio.to_thread(self._free_bytes)
-
-    def _free_bytes(self) -> int:
-        self.root.mkdir(parents=True, exist_ok=True)
-        return shutil.disk_usage(self.root).free
-
     async def keys(self, after: str, limit: int) -> list[str]:
         """Up to ``limit`` keys above ``after``, in order; [] at the end."""
         return await asyncio.to_thread(self._keys, after, limit)

@@ -200,6 +200,8 @@ class Spool:
         self._drained = asyncio.Event()
         self._drained.set()
         self._closing = False
+        self.has_room = True
+        """False while the disk is full (hub/disk.py)."""
 
     async def start(self) -> None:
         """Adopt what dead processes left, and watch for more."""
@@ -242,6 +244,9 @@ class Spool:
         """Return when it is on disk. Raises Unavailable when the spool is full, too old or cannot be
         written."""
         data = frame(delivery)
+        if not self.has_room:
+            metrics.SPOOLED.labels("disk").inc()
+            raise Unavailable("The disk is full", retry_after_s=30)
         if (
             self._waiting_bytes + len(data) > MAX_WAITING
             or self.size + self._waiting_bytes + len(data) > self._max_bytes

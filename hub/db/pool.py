@@ -48,6 +48,7 @@ class LoggedEvent(msgspec.Struct, frozen=True):
     frame: str
 
 
+_FULL = "The disk is full; nothing can be written now"
 Publish = Callable[[Sequence[LoggedEvent]], None]
 
 
@@ -70,6 +71,8 @@ class Database:
         self._purposes = tuple(purposes)
         self.publish: Publish = _ignore
         self.wake: Callable[[str], None] = _nobody_to_wake
+        self.is_full = False
+        """The disk is full (hub/disk.py): reads go on, nothing is written."""
 
     async def open(self) -> None:
         """Create the pools. They connect as they are used, so this works while the database is away."""
@@ -128,6 +131,9 @@ class Database:
         self, purpose: Purpose, budget: asyncio.Timeout
     ) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
         pool = self._pools[purpose]
+        reads_only = self.is_full
+        if reads_only and purpose in ("ingest", "worker"):
+            raise Unavailable(_FULL, retry_after_s=30)
         try:
             conn = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
         except (
@@ -147,9 +153,15 @@ class Database:
 
         conn.add_log_listener(note)
         try:
+            if reads_only:
+                await conn.execute("set default_transaction_read_only = on")
             yield conn
         except asyncpg.DataError:
             raise  # an InterfaceError by inheritance, but a value's fault and not the connection's
+        except asyncpg.ReadOnlySQLTransactionError as e:
+            if not reads_only:
+                raise
+            raise Unavailable(_FULL, retry_after_s=30) from e
         except asyncpg.InternalClientError as e:
             conn.terminate()  # the driver lost its place when the server died under it
             raise Unavailable("The database went away", retry_after_s=2) from e
@@ -165,6 +177,8 @@ class Database:
         finally:
             with suppress(asyncpg.InterfaceError):  # a connection that broke has left the pool already
                 conn.remove_log_listener(note)
+                if reads_only:
+                    conn.terminate()  # its next user may write again
             await _release(pool, conn)
         if events:
             self.publish(events)

@@ -28,12 +28,11 @@ from hub.errors import (
     NotFound,
     PayloadTooLarge,
     RequestTimeout,
-    Unavailable,
     UnsupportedMedia,
     invalid,
 )
 from hub.functions.calls import once, require_permission
-from hub.resources import DB, SETTINGS
+from hub.resources import DB, DISK, SETTINGS
 from sql import q
 
 log = structlog.get_logger()
@@ -42,8 +41,6 @@ UPLOAD_S: Final = 300.0
 """25 MiB over a telephone line; a client that is slower holds a connection, it does not send."""
 FRAME_BYTES: Final = 64 * 1024
 """What multipart adds to the file itself, at most."""
-LOW_DISK_BYTES: Final = 1024 * 1024 * 1024
-"""Below it uploads wait, so that the database still has room (guarantees 13)."""
 _KEEP: Final = "private, max-age=86400, immutable"
 _SANDBOX: Final = "sandbox; default-src 'none'"
 
@@ -60,9 +57,7 @@ async def upload_media(request: web.Request, principal: Principal) -> web.Respon
     if request.content_length is not None and request.content_length > limit + FRAME_BYTES:
         raise too_large
     storage = Storage(settings.media_dir)
-    if await storage.free_bytes() < LOW_DISK_BYTES + limit:
-        log.error("media.disk_low")
-        raise Unavailable("The disk is nearly full; files are not taken for now", retry_after_s=300)
+    request.app[DISK].require_room(limit)
     async with storage.incoming(limit) as file:
         try:
             async with asyncio.timeout(UPLOAD_S):
