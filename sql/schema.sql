@@ -243,10 +243,7 @@ CREATE FUNCTION app.bury_media() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   begin
-    with gone as (
-      delete from public.media_files f where f.organization_id = new.organization_id and f.message_id = new.id returning f.id
-    )
-    delete from app.jobs j using gone where j.organization_id = new.organization_id and j.kind = 'media' and j.key = gone.id::text;
+    delete from public.media_files f where f.organization_id = new.organization_id and f.message_id = new.id;
     return null;
   end $$;
 
@@ -700,6 +697,15 @@ CREATE FUNCTION app.delete_unused_media(batch integer) RETURNS bigint
     )
     select (select count(*) from unused) + (select count(*) from dead)
   $$;
+
+CREATE FUNCTION app.drop_media_job() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    delete from app.jobs j where j.organization_id = old.organization_id and j.kind = 'media' and j.key = old.id::text;
+    return null;
+  end $$;
 
 CREATE FUNCTION app.durability() RETURNS TABLE(setting text, value text)
     LANGUAGE sql STABLE
@@ -4177,6 +4183,8 @@ CREATE TRIGGER bury_deleted BEFORE DELETE ON public.messages FOR EACH ROW WHEN (
 CREATE TRIGGER bury_media AFTER UPDATE OF deleted_at ON public.messages FOR EACH ROW WHEN (((new.deleted_at IS NOT NULL) AND (old.deleted_at IS NULL))) EXECUTE FUNCTION app.bury_media();
 
 CREATE TRIGGER closed_at BEFORE INSERT OR UPDATE ON public.conversations FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.conversation_closed_at();
+
+CREATE TRIGGER drop_job AFTER DELETE ON public.media_files FOR EACH ROW EXECUTE FUNCTION app.drop_media_job();
 
 CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.api_keys DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.emit();
 

@@ -45,19 +45,26 @@ create or replace trigger announce_media before insert on public.messages for ea
 create or replace trigger enqueue_media after insert on public.messages for each row
   when (new.metadata ? 'media' and new.provider_message_id is not null and current_user = 'hub_writer') execute function app.enqueue_media();
 
--- A deleted message leaves no files; what still had to be fetched is not. The bytes go later, when no row names them (unknown_media).
+-- A deleted message leaves no files. The bytes go later, when no row names them (unknown_media).
 create or replace function app.bury_media() returns trigger
   language plpgsql security definer set search_path = pg_catalog, pg_temp
   as $$
   begin
-    with gone as (
-      delete from public.media_files f where f.organization_id = new.organization_id and f.message_id = new.id returning f.id
-    )
-    delete from app.jobs j using gone where j.organization_id = new.organization_id and j.kind = 'media' and j.key = gone.id::text;
+    delete from public.media_files f where f.organization_id = new.organization_id and f.message_id = new.id;
     return null;
   end $$;
 create or replace trigger bury_media after update of deleted_at on public.messages for each row
   when (new.deleted_at is not null and old.deleted_at is null) execute function app.bury_media();
+
+-- What is gone, with its message or its customer, is not fetched any more.
+create or replace function app.drop_media_job() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    delete from app.jobs j where j.organization_id = old.organization_id and j.kind = 'media' and j.key = old.id::text;
+    return null;
+  end $$;
+create or replace trigger drop_job after delete on public.media_files for each row execute function app.drop_media_job();
 
 -- Claim up to `batch` due files for `worker` under `token`, leased for `lease`: each organization gets its first before any gets its
 -- second, the oldest first, at most 8 run per organization. Returns everything that fetching needs.

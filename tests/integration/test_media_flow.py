@@ -248,7 +248,8 @@ async def test_MSG_03_one_flood_of_files_does_not_stop_the_other_organization(
     assert len(rows) == 4
     assert {row["organization_id"] for row in rows} == {world.org.id, other}
     more = [
-        await superuser.fetch("select * from app.claim_media(uuidv7(), 'w', 100, '30 s', null)") for _ in range(2)
+        await superuser.fetch("select * from app.claim_media(uuidv7(), 'w', 100, '30 s', null)")
+        for _ in range(2)
     ]
     assert len(rows) + sum(map(len, more)) == 9  # 8 at once of one organization, and the other's only one
 
@@ -275,6 +276,39 @@ async def test_MSG_03_three_workers_lost_over_a_file_end_it(world: World) -> Non
     async with world.worker():
         shown = await world.reaches(id, "failed", timeout_s=30)
     assert shown["code"] == "lost_leases"
+
+
+async def test_MSG_03_a_customer_who_is_erased_takes_his_files_along(world: World) -> None:
+    """Also those that a worker is fetching at that moment: nothing of them stays claimed."""
+    waiting = await world.customer_sends("image", png(), "image/png")
+    taken = await world.customer_sends("image", png(9, 9), "image/png")
+    rows = await world.conn.fetch("select * from app.claim_media($1, 'w', 1, '1 ms', null)", waiting)
+    assert len(rows) == 1
+    contact = await world.conn.fetchval("select contact_id from messages where id = $1", taken)
+    await world.conn.execute("delete from contacts where id = $1", contact)
+    assert await world.conn.fetchval("select count(*) from media_files") == 0
+    assert await world.conn.fetchval("select count(*) from app.jobs") == 0
+    late = await world.conn.fetchval(
+        "select app.settle_media($1, $2, $3, $4)",
+        waiting,
+        world.org.id,
+        rows[0]["file_id"],
+        '{"outcome": "stored"}',
+    )
+    assert late is False
+
+
+async def test_MSG_03_a_message_deleted_while_its_file_is_fetched_keeps_none(world: World) -> None:
+    id = await world.customer_sends("image", png(), "image/png")
+    [row] = await world.conn.fetch("select * from app.claim_media($1, 'w', 1, '1 min', null)", id)
+    gone = await world.hub.delete(f"/rest/v1/messages?id=eq.{id}", token=world.token)
+    assert gone.status in (200, 204), gone
+    late = await world.conn.fetchval(
+        "select app.settle_media($1, $2, $3, $4)", id, world.org.id, row["file_id"], '{"outcome": "stored"}'
+    )
+    assert late is False
+    assert await world.conn.fetchval("select metadata from messages where id = $1", id) == "{}"
+    assert await world.conn.fetchval("select count(*) from media_files") == 0
 
 
 OUTBOUND = [
@@ -347,6 +381,19 @@ async def test_MSG_03_an_upload_that_fails_is_tried_again_and_sends_once(world: 
         await world.message_reaches(id, "SENT", "DELIVERED", "READ")
     assert len(await world.sends(id)) == 1
     assert [r["status"] for r in await world.uploads()] == [400, 200]
+
+
+@pytest.mark.parametrize("failpoint", ["send.before_sending_commit", "send.after_response"])
+async def test_MSG_03_a_worker_killed_after_the_upload_sends_once(world: World, failpoint: str) -> None:
+    await world.customer_says({"type": "text", "text": "Hi"})
+    media = await world.upload(png(), "a.png")
+    id = await send(world, {"conversationId": str(await world.conversation()), "mediaId": media["id"]})
+    async with world.process(HUB_FAILPOINTS=f"{failpoint}=kill") as first:
+        assert await first.wait() == -signal.SIGKILL
+    async with world.process():
+        await world.message_reaches(id, "SENT", "DELIVERED", "READ", timeout_s=30)
+    assert len(await world.sends(id)) == 1
+    assert len(await world.uploads()) == 1
 
 
 async def test_MSG_03_an_upload_refused_for_good_fails_the_message(world: World) -> None:
