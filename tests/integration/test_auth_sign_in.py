@@ -4,12 +4,17 @@ closed."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import Any
+from uuid import UUID
 
 import asyncpg
+import jwt
 import pytest
 
 from hub import clock
+from hub.db.pool import Database
+from hub.resources import AUTH
 from tests.factories import Member, Org, make_member, make_org, until
 from tests.server import PASSWORD, Answer, Hub
 
@@ -419,3 +424,48 @@ async def test_ORG_02_switching_moves_the_session(
         json={"organizationId": str(stranger.organization_id)},
     )
     assert foreign.status == 404
+
+
+async def test_X06_a_token_for_another_users_session_is_refused(
+    hub: Hub, owner: Member, agent: Member
+) -> None:
+    """Ours, and its session stands; but it is somebody else's."""
+    session = await hub.sign_in(owner.email)
+    claims = jwt.decode(session["access_token"], options={"verify_signature": False})
+    ring = await hub.app[AUTH].keyring()
+    user = {"id": str(agent.id), "email": agent.email}
+    token, _ = ring.access_token(
+        user,
+        UUID(claims["session_id"]),
+        organization_id=agent.organization_id,
+        org_role="AGENT",
+        is_web=False,
+    )
+    assert (await hub.get("/rest/v1/contacts", token=token)).status == 401
+    assert (await hub.get("/rest/v1/contacts", token=session["access_token"])).status == 200
+
+
+async def test_X07_two_refreshes_of_one_token_wait_for_each_other(
+    hub: Hub, owner: Member, superuser: asyncpg.Connection, db: Database
+) -> None:
+    """The first one has not committed when the second comes: it gets the first one's child."""
+    session = await hub.sign_in(owner.email)
+    given = hashlib.sha256(session["refresh_token"].encode()).digest()
+    rotate = "select outcome, sealed from app.rotate_refresh($1, $2, $3, 10)"
+
+    async def second() -> asyncpg.Record | None:
+        async with db.connection("api") as conn:
+            return await conn.fetchrow(rotate, given, b"second", "sealed second")
+
+    async with db.connection("api") as conn, conn.transaction():
+        first = await conn.fetchrow(rotate, given, b"first", "sealed first")
+        other = asyncio.create_task(second())
+
+        async def met() -> bool:
+            waits = "select exists (select from pg_stat_activity where pg_blocking_pids(pid) <> '{}')"
+            return other.done() or bool(await superuser.fetchval(waits))
+
+        await until(met, what="the second")
+    assert first is not None and first["outcome"] == "fresh"
+    late = await other
+    assert late is not None and tuple(late) == ("again", "sealed first")

@@ -16,7 +16,7 @@ import pytest
 from hub.db.pool import Database
 from hub.db.tenancy import acting_as
 from tests.factories import ingest_item, make_contact, make_conversation, make_message
-from tests.rows import Filled, fill
+from tests.rows import Filled, encoded, fill
 
 #: Called by the runtime's own login, before any role is entered: they take an organization, an id or a key
 #: that the caller was given by another of them, and touch that organization's rows alone.
@@ -232,3 +232,66 @@ async def test_a_claim_hands_out_each_organizations_own_rows_together(
         assert orjson.loads(r["message"])["organization_id"] == own
         assert orjson.loads(r["secrets"]) == {"access_token": f"sealed for {own}"}
         assert r["channel_account_id"] == next(f.org.account_id for f in two if str(f.org.id) == own)
+
+
+async def test_X01_what_a_caller_names_in_a_send_is_his_own(db: Database, two: tuple[Filled, Filled]) -> None:
+    """A conversation, an account and a file of the neighbour are as if they were not there."""
+    a, b = two
+    async with acting_as(db, a.owner.principal()) as conn:
+        for item in (
+            {"conversation_id": str(b.id("conversations"))},
+            {"external_id": "x", "account_key": b.org.phone_number_id},
+        ):
+            got = await refusal(
+                conn, "select * from app.conversation_for_send($1, 'WHATSAPP_CLOUD')", encoded(item)
+            )
+            assert got == "HUB04", item
+        assert await conn.fetch("select * from app.take_media($1)", b.id("media_files")) == []
+        assert len(await conn.fetch("select * from app.take_media($1)", a.id("media_files"))) == 1
+
+
+async def test_X01_kept_deliveries_are_shown_to_their_organization_alone(
+    db: Database, two: tuple[Filled, Filled]
+) -> None:
+    a, _ = two
+    async with db.connection("ingest") as conn:
+        for f in two:
+            await conn.fetch(
+                "select app.keep_failure($1, 'WHATSAPP_CLOUD', $2, 'refused', $3, '{}', $4)",
+                f.org.id, f.org.account_id, f"of {f.org.id}", b"{}",
+            )  # fmt: skip
+    async with db.connection("api") as conn:
+        rows = await conn.fetch("select error from app.list_failures($1, 100)", a.org.id)
+    assert [r["error"] for r in rows] == [f"of {a.org.id}"]
+
+
+async def test_X10_functions_within_a_role_check_the_permission_themselves(
+    db: Database, superuser: asyncpg.Connection, two: tuple[Filled, Filled]
+) -> None:
+    """Each call would go well for the owner; for an agent without permissions it is refused."""
+    a, _ = two
+    recorded = {
+        "external_id": "x", "direction": "INBOUND", "status": "RECEIVED", "message_type": "text",
+        "content": "Hi", "phones": [],
+    }  # fmt: skip
+    secret = [
+        {
+            "organization_id": str(a.org.id),
+            "owner_id": str(a.org.account_id),
+            "secrets": {"t": "x"},
+            "keep": [],
+        }
+    ]
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("select * from app.record_message($1)", (encoded(recorded),)),
+        ("select * from app.conversation_for_send($1, 'WHATSAPP_CLOUD')", (encoded({"external_id": "x"}),)),
+        ("select app.keep_api_key_hash($1, $2)", (a.id("api_keys"), b"hash")),
+        ("select app.keep_secrets('channel_accounts', $1)", (encoded(secret),)),
+        ("select app.keep_upload('key', 'sha256', 1, 'image/png', 'name')", ()),
+        ("select * from app.take_media($1)", (a.id("media_files"),)),
+    ]
+    bare = a.owner.principal(role="AGENT", permissions=frozenset())
+    for who, expected in ((a.owner.principal(), None), (bare, "42501")):
+        async with acting_as(db, who) as conn:
+            for statement, args in calls:
+                assert await refusal(conn, statement, *args) == expected, statement

@@ -12,6 +12,7 @@ import pytest
 from yarl import URL
 
 from hub.db.embedded import EmbeddedValkey
+from hub.resources import CATALOG
 from hub.static import NONCE_MARK, WebApp
 from tests.factories import Member, Servers
 from tests.server import Hub, running_hub
@@ -222,3 +223,17 @@ async def test_half_a_request_does_not_hold_up_the_others(hub: Hub) -> None:
     await writer.drain()
     assert (await hub.get("/healthz")).status == 200
     writer.close()
+
+
+async def test_X28_a_bug_is_answered_with_its_request_id_alone(
+    hub: Hub, owner: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("the secret words of a bug")
+
+    token = await hub.token(owner.email)
+    monkeypatch.setattr(hub.app[CATALOG], "table", fail)
+    answer = await hub.get("/rest/v1/contacts", token=token)
+    assert (answer.status, answer.json["error_code"]) == (500, "INTERNAL_ERROR")
+    assert b"secret words" not in answer.body
+    assert answer.json["request_id"] == answer.headers["X-Request-Id"]

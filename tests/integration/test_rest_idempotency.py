@@ -11,6 +11,9 @@ import jwt
 import pytest
 
 from hub.auth.secrets import open_secret
+from hub.db.pool import Database
+from hub.db.tenancy import acting_as
+from hub.idempotency import Once
 from hub.resources import PUBLISHER
 from tests.factories import Member, Org, make_conversation, make_member, make_org
 from tests.server import Answer, Hub
@@ -166,3 +169,52 @@ async def test_a_message_that_is_to_be_sent_wakes_the_workers(
     await hub.post("/rest/v1/contacts", token=token, json={"first_name": "Ali"})
     assert (await hub.post("/rest/v1/messages", token=token, json={**body, "status": "NO"})).status == 422
     assert woken == ["outbox", "outbox"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rest/v1/contacts", {"first_name": "Ali"}),
+        (
+            "/functions/v1/insert-message",
+            {"phone": "201001383533", "content": "Hi", "direction": "outgoing", "status": "sent"},
+        ),
+    ],
+)
+async def test_O_07_an_answer_that_cannot_be_kept_leaves_no_effect(
+    hub: Hub,
+    token: str,
+    superuser: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, Any],
+) -> None:
+    """One transaction: a hub that dies between the two would have an effect that a repeat does not know."""
+
+    async def fail(*_: Any) -> None:
+        raise RuntimeError
+
+    headers = {"Idempotency-Key": "k"}
+    with monkeypatch.context() as broken:
+        broken.setattr(Once, "keep", fail)
+        assert (await hub.post(path, token=token, json=body, headers=headers)).status == 500
+    assert await superuser.fetchval("select count(*) from contacts") == 0
+    answer = await hub.post(path, token=token, json=body, headers=headers)
+    assert answer.status in (200, 201)
+    assert "Idempotency-Replayed" not in answer.headers
+    assert await superuser.fetchval("select count(*) from contacts") == 1
+
+
+async def test_O_07_one_person_in_two_organizations_has_two_keys(
+    db: Database, superuser: asyncpg.Connection
+) -> None:
+    first = await make_member(superuser, await make_org(superuser), "OWNER")
+    second = await make_org(superuser)
+    begin = "select answer from app.begin_idempotent('user:' || $1, 'k', 'h')"
+    for organization in (first.organization_id, second.id):
+        async with acting_as(db, first.principal(organization_id=organization)) as conn:
+            assert await conn.fetchval(begin, str(first.id)) == "new"
+            await conn.execute(
+                "select app.finish_idempotent('user:' || $1, 'k', 'h', 200, '{}')", str(first.id)
+            )
+            assert await conn.fetchval(begin, str(first.id)) == "done"

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from hub.auth import passwords
 from hub.auth.passwords import Passwords, hash_password, verify_password, weakness
 from hub.errors import RateLimited
 
@@ -45,3 +46,21 @@ async def test_a_flood_of_sign_ins_is_refused_and_not_queued() -> None:
     assert sum(isinstance(o, RateLimited) for o in outcomes) == 8
     assert outcomes.count(False) == 52
     passwords.close()
+
+
+async def test_X08_a_user_that_is_none_is_verified_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for an address that nobody has keeps a thread as busy as with a wrong password."""
+    verified: list[str] = []
+    real = passwords.verify_password
+
+    def verify(stored: str, password: str) -> bool:
+        verified.append(stored)
+        return real(stored, password)
+
+    monkeypatch.setattr(passwords, "verify_password", verify)
+    pool = Passwords()
+    assert await pool.verify(hash_password("a right password"), "a wrong one") is False
+    assert await pool.verify(None, "a wrong one") is False
+    parameters = [stored.rpartition("$")[0].rpartition("$")[0] for stored in verified]
+    assert len(parameters) == 2 and parameters[0] == parameters[1]
+    pool.close()

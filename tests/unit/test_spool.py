@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from hub.channels.ingest import Delivery
+from hub.channels.ingress import Webhook
+from hub.channels.registry import ADAPTERS
 from hub.channels.spool import Spool, SpoolFile, frame
 from hub.errors import Unavailable
 from tests.factories import until
@@ -195,3 +198,83 @@ async def test_one_record_that_meets_a_bug_costs_the_others_nothing(tmp_path: Pa
     assert numbers(store.got) == [0, 1, 3]
     await spool.stop()
     assert suffixes(tmp_path) == [".damaged"]
+
+
+def inode(path: Path) -> int:
+    return path.stat().st_ino
+
+
+def sizes(folder: Path) -> dict[int, int]:
+    """By inode."""
+    return {inode(path): path.stat().st_size for path in folder.iterdir()}
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """By inode: how large a file was when it was last fsynced."""
+    found: dict[int, int] = {}
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        about = os.fstat(descriptor)
+        found[about.st_ino] = about.st_size
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return found
+
+
+async def test_D15_a_record_is_on_the_disk_before_append_returns(
+    tmp_path: Path, synced: dict[int, int]
+) -> None:
+    """Its bytes, and the name of its file."""
+    spool = Spool(tmp_path, Store(away=True).replay)
+    await spool.start()
+    for n in range(2):
+        await spool.append(delivery(n))
+        (file,) = sizes(tmp_path)
+        assert sizes(tmp_path)[file] == synced[file] == spool.size
+    assert inode(tmp_path) in synced
+    await spool.stop()
+
+
+def test_D15_a_record_that_the_disk_refused_is_not_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = spool_file(tmp_path, delivery(0))
+    real = os.write
+
+    def half(descriptor: int, data: memoryview) -> int:
+        real(descriptor, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space"):
+        full.setattr(os, "write", half)
+        file.append(frame(delivery(1)))
+    assert os.fstat(file._descriptor).st_size == file.size
+    file.append(frame(delivery(2)))
+    found, file.position = file.read(10)
+    assert numbers(found) == [0, 2]
+    assert not file.is_damaged
+    file.finish()
+
+
+async def test_D15_what_comes_while_something_is_spooled_queues_behind_it(tmp_path: Path) -> None:
+    """The database may be back already: one customer's messages keep their order all the same."""
+    store = Store(away=True)
+    spool = Spool(tmp_path, store.replay)
+    await spool.start()
+    await spool.append(delivery(1))
+
+    class WayIn:
+        async def deliver(self, given: Delivery) -> None:
+            store.got.append(given)
+
+    hook = Webhook(ADAPTERS["WHATSAPP_CLOUD"])
+    way_in: Any = WayIn()
+    await hook._store(way_in, spool, delivery(2))
+    store.away = False
+    await until(lambda: spool.is_empty, what="the replay")
+    await hook._store(way_in, spool, delivery(3))
+    assert numbers(store.got) == [1, 2, 3]
+    await spool.stop()

@@ -181,3 +181,29 @@ def test_a_recovery_token_is_no_access_token(ring: Keyring) -> None:
         ring.verify(token)
     with pytest.raises(AuthenticationFailed):
         ring.verify_recovery(access(ring))
+
+
+@pytest.mark.parametrize("kid", ["another", "hs", "es ", "../es", "' or 1=1 --", None, 1, ["es"]])
+def test_X06_a_token_under_another_keys_name_is_refused(ring: Keyring, kid: Any) -> None:
+    """Our own signature, but the header names no key that made it."""
+    claims = jwt.decode(access(ring), options={"verify_signature": False})
+    header = {"typ": "JWT", "alg": "ES256", **({} if kid is None else {"kid": kid})}
+    parts = [base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=") for p in (header, claims)]
+    signature = jwt.algorithms.ECAlgorithm(jwt.algorithms.ECAlgorithm.SHA256).sign(b".".join(parts), PRIVATE)
+    token = b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+    with pytest.raises(AuthenticationFailed):
+        ring.verify(token)
+
+
+def test_X06_a_token_has_one_text(ring: Keyring) -> None:
+    """What Python's decoder passes over (padding, strange characters, spare bits) is no other spelling."""
+    token = access(ring)
+    ring.verify(token)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    last = alphabet.index(token[-1])  # of 64 bytes in 86 characters: the last four bits mean nothing
+    spellings = [token[:-1] + alphabet[last ^ bits] for bits in (1, 2, 15)]
+    spellings += [f"{token}=", f"{token}==", f"{token}\n", f" {token}", token[:-4] + "!" + token[-4:]]
+    for spelling in spellings:
+        assert spelling != token
+        with pytest.raises(AuthenticationFailed):
+            ring.verify(spelling)
