@@ -353,11 +353,14 @@ def bench() -> None:
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_rounds = click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 20))
 _peers = click.option(
     "--peers/--no-peers", default=True, show_default=True,
     help="Also those that must be installed first, into <data dir>/bench-peers.",
 )  # fmt: skip
+
+
+def _rounds(default: int) -> Callable[[_Command], _Command]:
+    return click.option("--rounds", default=default, show_default=True, type=click.IntRange(1, 20))
 
 
 def _seconds(default: float) -> Callable[[_Command], _Command]:
@@ -369,22 +372,27 @@ def _seconds(default: float) -> Callable[[_Command], _Command]:
 
 
 @bench.command("ingest")
-@_rounds
+@_rounds(3)
 @_seconds(2.0)
 @_peers
+@click.option("--profile", is_flag=True, help="Say where the time goes instead (py-spy, auto_explain).")
 @_data_dir
-def bench_ingest(rounds: int, seconds: float, peers: bool, data_dir: Path) -> None:
+def bench_ingest(rounds: int, seconds: float, peers: bool, profile: bool, data_dir: Path) -> None:
     """Webhook, commit, 200: requests a second at 1, 64 and 256 connections.
 
     Example: hub bench ingest --rounds 5
     """
     from hub.bench import ingest
+    from hub.bench import profile as profiler
 
-    _bench(data_dir, lambda: ingest.run(rounds=rounds, seconds=seconds, peers=peers))
+    if profile:
+        _bench(data_dir, lambda: profiler.run(data_dir / "bench-profile", max(seconds, 5.0)))
+    else:
+        _bench(data_dir, lambda: ingest.run(rounds=rounds, seconds=seconds, peers=peers))
 
 
 @bench.command("fanout")
-@_rounds
+@_rounds(2)
 @_seconds(1.5)
 @_peers
 @_data_dir
@@ -398,8 +406,83 @@ def bench_fanout(rounds: int, seconds: float, peers: bool, data_dir: Path) -> No
     _bench(data_dir, lambda: fanout.run(rounds=rounds, seconds=seconds, peers=peers))
 
 
-def _bench(data_dir: Path, run: Callable[[], Report]) -> None:
-    """Run one benchmark and print what it found."""
+@bench.command("latency")
+@_rounds(3)
+@_seconds(2.0)
+@_data_dir
+def bench_latency(rounds: int, seconds: float, data_dir: Path) -> None:
+    """Commit to websocket frame; catching up under load; an idle hub.
+
+    Example: hub bench latency --seconds 5
+    """
+    from hub.bench import latency
+
+    _bench(data_dir, lambda: latency.run(rounds=rounds, seconds=seconds))
+
+
+@bench.command("queue")
+@_rounds(3)
+@_seconds(1.0)
+@_peers
+@_data_dir
+def bench_queue(rounds: int, seconds: float, peers: bool, data_dir: Path) -> None:
+    """Jobs that do nothing, enqueued and drained.
+
+    Example: hub bench queue --no-peers
+    """
+    from hub.bench import queues
+
+    _bench(data_dir, lambda: queues.run(rounds=rounds, seconds=seconds, peers=peers))
+
+
+@bench.command("rest")
+@_rounds(3)
+@_seconds(2.0)
+@_peers
+@_data_dir
+def bench_rest(rounds: int, seconds: float, peers: bool, data_dir: Path) -> None:
+    """A list of 100 contacts and the insert of one.
+
+    Example: hub bench rest --rounds 5
+    """
+    from hub.bench import rest
+
+    _bench(data_dir, lambda: rest.run(rounds=rounds, seconds=seconds, peers=peers))
+
+
+@bench.command("all")
+@click.option("--rounds", type=click.IntRange(1, 20), help="Instead of each benchmark's own.")
+@click.option("--seconds", type=click.FloatRange(0.2, 60), help="Instead of each benchmark's own.")
+@_peers
+@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="The page to write.")
+@_data_dir
+def bench_all(
+    rounds: int | None, seconds: float | None, peers: bool, write: Path | None, data_dir: Path
+) -> None:
+    """All of them, on a machine that does nothing else; about a quarter of an hour.
+
+    Example: hub bench all --write docs/performance.md
+    """
+    from hub.bench import fanout, ingest, latency, queues, rest
+    from hub.bench.report import page
+
+    load_before = os.getloadavg()[0]
+    own: dict[str, Any] = {"rounds": rounds, "seconds": seconds}
+    own = {name: value for name, value in own.items() if value is not None}
+    reports = [
+        _bench(data_dir, lambda: ingest.run(peers=peers, **own)),
+        _bench(data_dir, lambda: fanout.run(peers=peers, **own)),
+        _bench(data_dir, lambda: latency.run(**own)),
+        _bench(data_dir, lambda: queues.run(peers=peers, **own)),
+        _bench(data_dir, lambda: rest.run(peers=peers, **own)),
+    ]
+    if write is not None:
+        write.write_text(page(reports, load_before), encoding="utf-8")
+        click.echo(f"Wrote {write}.")
+
+
+def _bench(data_dir: Path, run: Callable[[], Report]) -> Report:
+    """Run one benchmark, print what it found, and return it."""
     import time
 
     from hub.bench import install
@@ -413,6 +496,7 @@ def _bench(data_dir: Path, run: Callable[[], Report]) -> None:
         raise click.ClickException(f"{error}\nWithout the peers: --no-peers") from error
     report.took_s = time.monotonic() - began
     click.echo("\n" + markdown(report))
+    return report
 
 
 @contextmanager

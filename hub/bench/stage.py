@@ -196,12 +196,13 @@ def wait_ready(url: str, child: subprocess.Popen[bytes], log: Path, timeout_s: f
 
 
 @contextmanager
-def stage(organizations: int) -> Iterator[Stage]:
-    """A prepared stage; everything is stopped and removed afterwards."""
+def stage(organizations: int, settings: Mapping[str, str] | None = None) -> Iterator[Stage]:
+    """A prepared stage; everything is stopped and removed afterwards. ``settings``: more of
+    postgresql.conf."""
     with tempfile.TemporaryDirectory(prefix="hub-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        postgres, valkey = EmbeddedPostgres(folder), EmbeddedValkey(folder)
+        postgres, valkey = EmbeddedPostgres(folder, settings=settings), EmbeddedValkey(folder)
         set_up = Stage(folder, postgres, valkey)
         try:
             postgres.start()
