@@ -115,9 +115,11 @@ async def _commit(db: Database, conn: asyncpg.Connection[asyncpg.Record], purpos
         if await conn.execute("commit") != "COMMIT":  # a failed statement was swallowed inside the block
             raise Unavailable("The transaction did not commit", retry_after_s=1)
     except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as e:
-        if xid is None or not await _committed(db, purpose, xid):
+        done = xid is not None and await _committed(db, purpose, xid)
+        if xid is not None:
+            log.info("commit.asked", outcome="committed" if done else "not committed")
+        if not done:
             raise Unavailable("The database went away", retry_after_s=2) from e
-        log.info("commit.asked", outcome="committed")
 
 
 async def _committed(db: Database, purpose: Purpose, xid: str) -> bool:
