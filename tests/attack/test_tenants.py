@@ -235,8 +235,8 @@ async def test_X03_another_organizations_id_reads_like_no_id(
             k: v for k, v in answer.headers.items() if k in ("Content-Range", "Location", "Content-Type")
         }
         text = re.sub(r'"request_id":"[^"]*"', "", text)
-        for stamp in ("created_at", "updated_at", "version", "conv_seq", "occurred_at"):
-            text = re.sub(rf'"{stamp}":"?[^",}}]*"?', "", text)
+        text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", "<time>", text)
+        text = re.sub(r'"(conv_seq|version)":\d+', "", text)
         return answer.status, text, str(headers).replace(str(id), "<id>")
 
     async def same(method: str, path: str, body: Any, table: str, *, how: dict[str, str] = owner) -> None:
