@@ -6,7 +6,7 @@ import { canBeFitted, kindOf, pieces, problemOf, typeNames, typeOf } from "../sr
 import { lookOf, nameOfFile, shotsOf } from "../src/features/inbox/shots";
 import { fill, firstValues, search, textOf, usable, variablesOf } from "../src/features/inbox/templates";
 import { fileSize, playTime } from "../src/lib/bytes";
-import { type Outbox, awaitsFile, reduceOutbox, sendable, unsent as parseUnsent } from "../src/realtime/outbox";
+import { FILE_GONE, type Outbox, awaitsFile, reduceOutbox, sendable, unsent as parseUnsent } from "../src/realtime/outbox";
 import { attachment, message, template, unsent } from "./rows";
 
 const stored = (fields: Record<string, unknown> = {}) => ({ file_id: "m1", state: "stored", mime: "image/png", bytes: 9, ...fields });
@@ -134,7 +134,7 @@ describe("unsent files", () => {
     const refuse = (code: string) =>
       reduceOutbox(reduceOutbox([up], { type: "refused", clientRef: "a", code, text: "" }), { type: "retry", clientRef: "a" });
     expect(refuse("VALIDATION_ERROR").some(awaitsFile)).toBe(false);
-    expect(refuse("RESOURCE_NOT_FOUND").some(awaitsFile)).toBe(true);
+    expect(refuse(FILE_GONE).some(awaitsFile)).toBe(true);
   });
 
   test("sending anyway is asked once for what was sent together", () => {

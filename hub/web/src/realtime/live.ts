@@ -14,7 +14,7 @@ import { reconnectDelay } from "../lib/backoff";
 import { isRecord, parseJson } from "../lib/parse";
 import type { Cursor, LiveEvent, ServerFrame, Welcome } from "./frames";
 import {
-  type Attachment, type Outbox, type OutboxAction, type Unsent, awaitsFile, isTransient, nextDue, reduceOutbox, sendable,
+  type Attachment, FILE_GONE, type Outbox, type OutboxAction, type Unsent, awaitsFile, isTransient, nextDue, reduceOutbox, sendable,
   unsent,
 } from "./outbox";
 import {
@@ -711,7 +711,8 @@ async function trySend(one: Unsent): Promise<void> {
     } else if (isTransient(code)) {
       setOutbox({ type: "deferred", clientRef: one.clientRef, until: Date.now() + reconnectDelay(one.attempts) });
     } else {
-      setOutbox({ type: "refused", clientRef: one.clientRef, code, text });
+      const about = details?.["field"] === "media_id" ? FILE_GONE : code;
+      setOutbox({ type: "refused", clientRef: one.clientRef, code: about, text });
     }
   }
   flush();

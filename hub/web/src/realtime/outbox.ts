@@ -101,7 +101,7 @@ export function reduceOutbox(outbox: Outbox, action: OutboxAction): Outbox {
     case "retry": {
       const again = { state: "queued", errorCode: null, errorText: null, attempts: 0, notBefore: 0 } as const;
       const one = outbox.find((other) => other.clientRef === action.clientRef);
-      // The hub has given the file up (unsent for a day): it goes up once more.
+      // It goes up once more: the hub may not have it any longer.
       const file = one?.attachment && one.errorCode === FILE_GONE ? { ...one.attachment, mediaId: null } : one?.attachment;
       return change(action.clientRef, { ...again, attachment: file ?? null });
     }
@@ -116,8 +116,9 @@ export function reduceOutbox(outbox: Outbox, action: OutboxAction): Outbox {
   }
 }
 
-/** What the hub answers to a send whose file it does not have. */
-export const FILE_GONE = "RESOURCE_NOT_FOUND";
+/** The hub refused the file of a message: it gave up an upload that stayed unsent for a day, or the channel does not
+ * take it. */
+export const FILE_GONE = "FILE_GONE";
 
 function changeFile(outbox: Outbox, key: string, file: Partial<Attachment>, fields: Partial<Unsent>): Outbox {
   if (!outbox.some((one) => one.attachment?.key === key)) return outbox;

@@ -72,8 +72,13 @@ export function addFile(key: string, file: File): void {
 
 /** Goes on with a file of an earlier visit. */
 export async function ensureUpload(key: string): Promise<void> {
-  if (jobs.has(key) || stateOf(key)) return;
+  if (stateOf(key)) return;
   show(key, { state: "waiting" });
+  if (jobs.has(key)) {
+    // It was held, and fits now.
+    next();
+    return;
+  }
   const kept = await keptFile(key);
   // Dropped meanwhile.
   if (!stateOf(key)) return;

@@ -469,7 +469,10 @@ export function Composer({ conversation, contact, channel, me, name, handle }: C
             conversation={conversation}
             known={values}
             seenSeq={thread?.messages.at(-1)?.conv_seq ?? null}
-            onClose={closePicker}
+            onClose={() => {
+              closePicker();
+              field.current?.focus();
+            }}
           />
         </Suspense>
       )}

@@ -141,9 +141,9 @@ function OneMedia({ message, media, onOpen }: BubbleMediaProps & { media: Media 
           data-testid="media"
           data-state="stored"
           data-kind="video"
-          aria-label={t("media.play", { name: nameOfFile(message, media, kind) })}
           onClick={() => onOpen(fileId)}
         >
+          <span className="sr-only">{t("media.play", { name: nameOfFile(message, media, kind) })}</span>
           <span className={css.playBig} aria-hidden>
             <Play size={26} fill="currentColor" />
           </span>
@@ -294,10 +294,11 @@ function Chip({ fileId, media, name }: { fileId: string; media: Media; name: str
       data-testid="media"
       data-state="stored"
       data-kind="document"
-      aria-label={t("media.save", { name })}
+      title={t("media.save", { name })}
       onClick={save}
     >
       <Icon size={26} aria-hidden />
+      <span className="sr-only">{t("media.download")}</span>
       <span className={css.chipText}>
         <bdi className={css.chipName}>{name}</bdi>
         <span className={css.soft}>

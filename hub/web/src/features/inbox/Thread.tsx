@@ -188,6 +188,17 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
   );
 
   const [shotId, setShotId] = useState<string | null>(null);
+  const opener = useRef<Element | null>(null);
+  const showShot = useCallback((fileId: string) => {
+    opener.current = document.activeElement;
+    setShotId(fileId);
+  }, []);
+  const closeShot = () => {
+    setShotId(null);
+    // Its bubble may have been scrolled away by what came meanwhile.
+    const back = opener.current instanceof HTMLElement && opener.current.isConnected ? opener.current : scroller.current;
+    back?.focus({ preventScroll: true });
+  };
   const shots = useMemo(() => (shotId === null ? [] : shotsOf(messages)), [shotId, messages]);
 
   const mayDelete = useMay("can_send_messages");
@@ -258,7 +269,7 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
                       nameOf={nameOf}
                       onReply={replyTo}
                       onOriginal={showOriginal}
-                      onShow={setShotId}
+                      onShow={showShot}
                       onDelete={mayDelete ? setDeleting : undefined}
                     />
                   )}
@@ -297,7 +308,7 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
             fileId={shotId}
             nameOf={(shot) => nameOf(shot.message)}
             onShow={setShotId}
-            onClose={() => setShotId(null)}
+            onClose={closeShot}
           />
         </Suspense>
       )}

@@ -83,8 +83,7 @@ function Card({ file, problem, onRemove, onFitted }: CardProps) {
     });
   };
 
-  const trouble = problem ? wordsFor(problem) : upload?.state === "failed" ? (upload.code === FILE_LOST ? t("upload.lost") : t("upload.failed", { reason: upload.text || upload.code })) : null;
-  function wordsFor(one: Problem): string {
+  const wordsFor = (one: Problem): string => {
     switch (one.code) {
       case "empty":
         return t("tray.empty");
@@ -95,7 +94,13 @@ function Card({ file, problem, onRemove, onFitted }: CardProps) {
       default:
         return one satisfies never;
     }
-  }
+  };
+  const troubleOf = (): string | null => {
+    if (problem) return wordsFor(problem);
+    if (upload?.state !== "failed") return null;
+    return upload.code === FILE_LOST ? t("upload.lost") : t("upload.failed", { reason: upload.text || upload.code });
+  };
+  const trouble = troubleOf();
 
   return (
     <li className={css.card} data-testid="tray-file" data-state={trouble ? "trouble" : (upload?.state ?? "waiting")}>
@@ -118,7 +123,13 @@ function Card({ file, problem, onRemove, onFitted }: CardProps) {
           </span>
         )}
         {problem && canBeFitted(file, problem) && fitting !== "failed" && (
-          <Button size="compact-xs" variant="default" className={css.fit} loading={fitting === "busy"} onClick={() => void fit()}>
+          <Button
+            size="compact-xs"
+            variant="default"
+            className={css.fit}
+            loading={fitting === "busy"}
+            onClick={() => void fit()}
+          >
             {problem.code === "type" ? t("tray.toJpeg") : t("tray.shrink")}
           </Button>
         )}
