@@ -3,10 +3,11 @@
 PYTHON ?= python3
 BOOTSTRAP = $(PYTHON) -I hub/bootstrap.py
 
-.PHONY: run test faults install lint migrate
+.PHONY: run test faults mutants install lint migrate
 run: ; @exec $(BOOTSTRAP) run $(ARGS)
 test: ; @exec $(BOOTSTRAP) test $(ARGS)
 faults: ; @exec $(BOOTSTRAP) faults $(ARGS)
+mutants: ; @exec $(BOOTSTRAP) mutants $(ARGS)
 install: ; @exec $(BOOTSTRAP) install $(ARGS)
 lint: ; @exec $(BOOTSTRAP) lint $(ARGS)
 migrate: ; @exec $(BOOTSTRAP) migrate $(ARGS)

@@ -1,5 +1,5 @@
 """Sets up a checkout and runs it: `python3 -I hub/bootstrap.py VERB [arguments]`, where VERB is one of
-run, test, faults, install, lint, migrate.
+run, test, faults, mutants, install, lint, migrate.
 
 Standard library only, since it runs before anything is installed, and in whatever Python is there (`-I`:
 a file of this folder never stands in for a module of the standard library). In order: .venv; uv and Node
@@ -40,6 +40,7 @@ COMMANDS = {
     # A file's tests share their servers, so they stay in one process (tests/conftest.py).
     "test": ["-m", "pytest", "-n", "2", "--dist", "loadgroup"],
     "faults": ["-m", "tests.fault.report"],
+    "mutants": ["-m", "tests.mutants"],
 }
 
 
