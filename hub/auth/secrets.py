@@ -82,7 +82,7 @@ def open_secret(
                 return Secret(
                     cipher.decrypt(raw_nonce, raw, _place(table, column, organization_id, row_id)).decode()
                 )
-            except InvalidTag as error:
+            except (InvalidTag, ValueError) as error:  # ValueError: a nonce of no length that there is
                 raise CannotOpen("The sealed value was changed or moved") from error
     raise CannotOpen("HUB_SECRET_KEY does not hold the key that sealed this")
 

@@ -319,8 +319,8 @@ _CASTS = (
 #: What a statement may consist of, once quoted names and the renderer's own constants are taken away.
 _TOKEN = re.compile(
     r"\s+|\$\d+|[(),.=<>*&@~?|]|->>?|<>|<=|>=|\|\||::|\[\]|\b[01]\b|"
-    rf"\b(?:{_CASTS}|select|from|where|and|or|not|order|by|desc|nulls|first|last|limit|offset|as|in|any|all|is"
-    r"|null|true|false|unknown|distinct|like|ilike|coalesce|count|json_agg|json_to_recordset|json_to_record"
+    rf"\b(?:{_CASTS}|select|from|where|and|or|not|order|by|desc|nulls|first|last|limit|offset|as|in|any|all"
+    r"|is|null|true|false|unknown|distinct|like|ilike|coalesce|count|json_agg|json_to_recordset|json_to_record"
     r"|public|insert|into|on|conflict|do|update|set|excluded|nothing|returning|with|written|delete|default"
     r"|values|body|rows|total|inserted|xmax|p|t|b|x)\b"
 )
