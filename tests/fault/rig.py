@@ -159,9 +159,10 @@ class Proc:
         """Open file descriptors."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    def rss_kb(self) -> int:
+    def rss_kb(self, *, peak: bool = False) -> int:
+        """Resident memory, now or at its highest since the start."""
         text = Path(f"/proc/{self.pid}/status").read_text()
-        return int(text.split("VmRSS:")[1].split()[0])
+        return int(text.split("VmHWM:" if peak else "VmRSS:")[1].split()[0])
 
 
 class Server:
@@ -228,10 +229,15 @@ class Rig:
         postgres: dict[str, str] | None = None,
         sandbox: dict[str, Any] | None = None,
         clock_offset_s: float = 0.0,
+        place: Path | None = None,
+        together: bool = False,
         seed: int = 1,
     ) -> None:
+        """`place`: where its folder is made, beside the template by default. `together`: all processes have
+        PostgreSQL's data folder as theirs, as under `hub run`."""
         self.template, self.behind, self.seed = template, frozenset(behind), seed
-        self.folder = Path(tempfile.mkdtemp(prefix="hub-rig-", dir=template.parent))
+        self.folder = Path(tempfile.mkdtemp(prefix="hub-rig-", dir=place or template.parent))
+        self.together = together
         self.folder.chmod(0o755)
         self.logs = self.folder / "logs"
         self._postgres = EmbeddedPostgres(self.folder, settings=postgres)
@@ -325,6 +331,8 @@ class Rig:
         return worker
 
     def _private(self, name: str) -> Path:
+        if self.together and name != "provider":
+            return self.folder
         folder = self.folder / name
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
@@ -429,9 +437,11 @@ class Rig:
     def front_url(self) -> str:
         return f"http://127.0.0.1:{self.front.port}"
 
-    def keep_alive(self, *procs: Proc, failpoints: str = "", rng: random.Random | None = None) -> None:
+    def keep_alive(
+        self, *procs: Proc, failpoints: str = "", rng: random.Random | None = None
+    ) -> asyncio.Task[None]:
         """From now on bring back what dies by itself (a failpoint), as a supervisor would. `rng` gives each
-        start a seed for the probabilities of its failpoints."""
+        start a seed for the probabilities of its failpoints. Cancel the task to let it be."""
 
         for proc in procs:
             proc.is_kept = True
@@ -444,7 +454,9 @@ class Rig:
                         proc.spawn(failpoints + seed)
                 await asyncio.sleep(0.05)
 
-        self._tasks.append(asyncio.create_task(watch()))
+        task = asyncio.create_task(watch())
+        self._tasks.append(task)
+        return task
 
     async def connect(self) -> asyncpg.Connection:
         """The superuser, past every proxy: for arranging and for judging."""
@@ -481,7 +493,7 @@ class Rig:
         """Hub → bytes of webhooks that wait for the database on its disk."""
         sizes = {
             hub.name: sum(p.stat().st_size for p in Path(hub.env["HUB_DATA_DIR"]).glob("spool/*.spool"))
-            for hub in self.hubs
+            for hub in self.hubs[: 1 if self.together else None]
         }
         return {name: size for name, size in sizes.items() if size}
 
