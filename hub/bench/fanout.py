@@ -22,7 +22,7 @@ import redis.asyncio as redis
 
 from hub.auth.tokens import load_keyring
 from hub.bench import install
-from hub.bench.figures import Goal, Report, Rounds
+from hub.bench.figures import Goal, Report, Rounds, say
 from hub.bench.stage import BenchOrg, Runner, Stage, rss_kb, stage, tree
 from hub.db.pool import Database, LoggedEvent
 from hub.domain.permissions import PERMISSIONS
@@ -34,8 +34,6 @@ PER_USER = 20
 #: What may be on its way in a flat-out run, as frames or at least as events; then the writer waits for the
 #: readers.
 WINDOW_FRAMES, WINDOW_EVENTS = 50_000, 200
-#: Open loop: events a second by number of organizations (10,000 and 5,000 frames a second).
-RATE = {1: 10, 100: 500}
 TEXT = (
     "A message of the benchmark, about as long as people write, with the fields that an event carries. " * 3
 )
@@ -141,6 +139,12 @@ class Client:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(10)
+
+
+def rate_of(organizations: int) -> int:
+    """Open loop: events a second. With 1,000 sessions 10,000 frames a second to one organization, 5,000 to
+    more."""
+    return 10 if organizations == 1 else 5 * organizations
 
 
 UNSTAMPED = '"t":0,'
@@ -303,7 +307,7 @@ async def contestants(s: Stage, names: Sequence[str], sessions: int, organizatio
         before = _memory_kb(runner)
         client = await asyncio.to_thread(Client, runner.port, kind, where, pace)
         kb = (_memory_kb(runner) - before) / sessions
-        print(f"  {name}: {sessions} sessions, {kb:.1f} KB each", flush=True)
+        say(f"  {name}: {sessions} sessions, {kb:.1f} KB each")
         made.append(Contestant(runner, client, writer, kb))
     return made
 
@@ -418,7 +422,7 @@ def run(
         ("load_missing", "missing"), ("kb", "KB/session"),
     ]  # fmt: skip
     rates = ", ".join(
-        f"{RATE[n] * sessions // n:,} frames a second to {n} organization{'s' * (n > 1)}" for n in shapes
+        f"{rate_of(n) * sessions // n:,} frames a second to {n} organization{'s' * (n > 1)}" for n in shapes
     )
     table = found.table(
         f"Redis to {sessions:,} sessions, medians of {rounds} rounds of {seconds:g} s",
@@ -429,6 +433,7 @@ def run(
         ],
     )
     report = Report("fanout", f"hub bench fanout --rounds {rounds} --seconds {seconds:g}", [table], [], [])
+    report.figures = found.medians()
     report.goals = _goals(found, shapes, sessions)
     report.notes.append(
         "Flat out, frames share writes, for the hub as for the floor. The hub's writers publish consecutive "
@@ -461,12 +466,12 @@ async def _shape(
     case = case_of(sessions, organizations)
     all_ = await contestants(s, names, sessions, organizations)
     frames = _Frames(organizations)
-    rate = RATE.get(organizations, 10)
+    rate = rate_of(organizations)
     try:
         for c in all_:  # caches; and whoever is not up to it shows here
             await flat_out(c, frames, 0.2)
         for n in range(rounds):
-            print(f"Round {n + 1} of {rounds}", flush=True)
+            say(f"Round {n + 1} of {rounds}")
             for c in all_:
                 figures = await flat_out(c, frames, seconds)
                 if figures["frames_s"] > 1.2 * rate * sessions / organizations:

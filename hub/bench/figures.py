@@ -4,6 +4,7 @@ written down."""
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -46,8 +47,15 @@ class Report(msgspec.Struct):
     tables: list[Table]
     goals: list[Goal]
     notes: list[str]
+    #: Medians: case → row → figure.
+    figures: dict[str, dict[str, dict[str, float]]] = {}
     took_s: float = 0.0
     versions: dict[str, str] = {}
+
+
+def say(text: str) -> None:
+    """Progress: to standard error, so that what was found stands alone on standard output."""
+    print(text, file=sys.stderr, flush=True)
 
 
 class Rounds:
@@ -60,7 +68,7 @@ class Rounds:
         """Keep one round of a row and print it, so that a long run shows where it is."""
         self.found.setdefault((case, row), []).append(dict(figures))
         shown = "  ".join(f"{name} {brief(value)}" for name, value in figures.items())
-        print(f"  {case:<24} {row:<40} {shown}", flush=True)
+        say(f"  {case:<24} {row:<40} {shown}")
 
     def median(self, case: str, row: str, name: str) -> float | None:
         values = [f[name] for f in self.found.get((case, row), ()) if name in f]
@@ -75,6 +83,16 @@ class Rounds:
             if wanted is None or row in wanted
             for f in rounds
         )
+
+    def medians(self) -> dict[str, dict[str, dict[str, float]]]:
+        """All of them: case → row → figure."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for (case, row), rounds in self.found.items():
+            names = {name: None for figures in rounds for name in figures}
+            found.setdefault(case, {})[row] = {
+                name: statistics.median([f[name] for f in rounds if name in f]) for name in names
+            }
+        return found
 
     def ratio(self, name: str, of: tuple[str, str], to: tuple[str, str]) -> float | None:
         """Median over rounds of one row's figure divided by another's of the same round: the machine's swing

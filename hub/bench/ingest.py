@@ -8,13 +8,14 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import asyncpg
 
 from hub.bench import install
-from hub.bench.figures import Goal, Report, Rounds, brief, quantile
+from hub.bench.figures import Goal, Report, Rounds, brief, quantile, say
 from hub.bench.http_load import sender_number
 from hub.bench.stage import APP_SECRET, Runner, Stage, postgres_cpu_s, stage, wait_ready
 from hub.db.embedded import free_port
@@ -173,12 +174,12 @@ def run(
     seconds: float = 2.0,
     rounds: int = 3,
     organizations: int = 20,
-    plan: dict[int, tuple[str, ...]] | None = None,
+    plan: Mapping[int, Sequence[str]] | None = None,
     known: int = KNOWN,
     peers: bool = True,
 ) -> Report:
     """Floor, peers and product, round after round. ``peers``: also those that must be installed first."""
-    plan = plan or PLAN
+    plan = {int(c): tuple(rows) for c, rows in (plan or PLAN).items()}
     if not peers:
         plan = {c: tuple(r for r in rows if not r.startswith("FastAPI")) for c, rows in plan.items()}
     wanted = {row for rows in plan.values() for row in rows}
@@ -197,7 +198,7 @@ def run(
             load(runner.port, numbers, 16, 0.5, known, next(_prefixes), CROWD)
         clean = asyncio.run(faults(s))
         for n in range(rounds):
-            print(f"Round {n + 1} of {rounds}", flush=True)
+            say(f"Round {n + 1} of {rounds}")
             asyncio.run(_measure_direct(s, found, n))
             for connections, rows in plan.items():
                 for row in rows:
@@ -261,6 +262,7 @@ def run(
         ],
         [],
         notes,
+        figures=found.medians(),
         versions=install.versions("fastapi", "uvicorn") if peers else {},
     )
     report.goals = _goals(found, {**ended, **counted}, growth)

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from hub.bench.figures import say
+
 PEERS = Path(__file__).parent / "peers" / "foreign"
 #: Packages of each environment. arq and Celery want different versions of redis-py.
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
@@ -49,7 +51,7 @@ def python(environment: str) -> Path:
     wanted = list(ENVIRONMENTS[environment])
     if done.exists() and json.loads(done.read_text()) == wanted:
         return interpreter
-    print(f"Installing {', '.join(wanted)} into {folder} …", flush=True)
+    say(f"Installing {', '.join(wanted)} into {folder} …")
     _cache.mkdir(parents=True, exist_ok=True)
     if find_spec("uv"):
         uv = [sys.executable, "-m", "uv"]
@@ -94,7 +96,7 @@ def node_modules() -> Path:
     folder = _cache / "node"
     done = folder / "installed.json"
     if not done.exists() or json.loads(done.read_text()) != list(NODE_PACKAGES):
-        print(f"Installing {', '.join(NODE_PACKAGES)} into {folder} …", flush=True)
+        say(f"Installing {', '.join(NODE_PACKAGES)} into {folder} …")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "package.json").write_text('{"private": true}')
         _run([_tool("npm"), "install", "--no-fund", "--no-audit", *NODE_PACKAGES], folder)

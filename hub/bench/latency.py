@@ -17,7 +17,7 @@ import asyncpg
 import redis.asyncio as redis
 
 from hub.bench.fanout import Client, hellos, make_tokens, settled
-from hub.bench.figures import Goal, Report, Rounds, brief, quantile
+from hub.bench.figures import Goal, Report, Rounds, brief, quantile, say
 from hub.bench.stage import BenchOrg, Runner, Stage, postgres_cpu_s, scheduled_s, stage
 from hub.db.pool import Database, LoggedEvent
 from hub.db.tenancy import entering
@@ -152,9 +152,9 @@ async def commits_per_s(s: Stage, writers: Writers, write: Write, seconds: float
     return {"commits_s": done / took, "pg_us": (postgres_cpu_s(s) - used) / done * 1e6}
 
 
-async def idle_share(s: Stage, hub: Runner, seconds: float) -> float:
-    """Of one core, while IDLE_SESSIONS sit there."""
-    tokens = await make_tokens(s, s.orgs, IDLE_SESSIONS)
+async def idle_share(s: Stage, hub: Runner, sessions: int, seconds: float) -> float:
+    """Of one core, while ``sessions`` sit there."""
+    tokens = await make_tokens(s, s.orgs, sessions)
     client = await asyncio.to_thread(Client, hub.port, "hub", hellos(tokens), 180.0)
     await asyncio.sleep(1.0)
     used, began = scheduled_s(hub.pids), time.perf_counter()
@@ -284,12 +284,13 @@ def run(
     rounds: int = 3,
     rates: Sequence[int] = (50, 500),
     events: int = 100_000,
+    idle_sessions: int = IDLE_SESSIONS,
     idle_s: float = 10.0,
 ) -> Report:
     """All ways round after round; then catching up; then a hub with nothing to do. Nothing is installed."""
     found, listening = Rounds(), Rounds()
     with stage(max(20, WRITERS)) as s:
-        extra = asyncio.run(_run(s, found, listening, seconds, rounds, rates, events, idle_s))
+        extra = asyncio.run(_run(s, found, listening, seconds, rounds, rates, events, idle_sessions, idle_s))
     paging, socket, idle = extra
     columns = [
         ("commit_p50", "commit p50"), ("commit_p99", "p99"), ("frame_p50", "frame p50"),
@@ -320,10 +321,11 @@ def run(
             f"left and came back with its cursor {socket.connects} times saw {socket.read:,}, missed "
             f"{socket.missed}, saw {socket.repeated} twice and was told {socket.resyncs} times to start from "
             f"a snapshot.",
-            f"A hub with {IDLE_SESSIONS:,} idle sessions used {idle:.2%} of a core over {brief(idle_s)} s.",
+            f"A hub with {idle_sessions:,} idle sessions used {idle:.2%} of a core over {brief(idle_s)} s.",
         ],
     )
     fast = f"{max(rates)} messages/s"
+    report.figures = {**found.medians(), **listening.medians()}
     report.goals = [
         Goal(
             f"{fast}: frame p50 over the commit's, ms", found.median(fast, HUB, "over_p50"), 1.0, True, ""
@@ -336,7 +338,7 @@ def run(
         ),
         Goal("Events missed or seen twice while catching up",
              float(paging.missed + paging.repeated + socket.missed + socket.repeated), 0, True, ""),
-        Goal(f"Core with {IDLE_SESSIONS:,} idle sessions, %", idle * 100, 0.2, True, ""),
+        Goal(f"Core with {idle_sessions:,} idle sessions, %", idle * 100, 0.2, True, ""),
         Goal("Frames lost by the hub", found.total("missing", (HUB,)), 0, True, ""),
     ]  # fmt: skip
     return report
@@ -350,6 +352,7 @@ async def _run(
     rounds: int,
     rates: Sequence[int],
     events: int,
+    idle_sessions: int,
     idle_s: float,
 ) -> tuple[Tail, Tail, float]:
     writers = Writers(s)
@@ -378,7 +381,7 @@ async def _run(
 
     try:
         for n in range(rounds):
-            print(f"Round {n + 1} of {rounds}", flush=True)
+            say(f"Round {n + 1} of {rounds}")
             for rate in rates:
                 for name, (runner, write) in ways.items():
                     # only this one has sessions: those that read the log hear of everybody's messages
@@ -400,7 +403,7 @@ async def _run(
         s.end(notified)
         s.end(polling)
         paging, socket, _ = await catch_up(s, writers, hub, events)
-        idle = await idle_share(s, hub, idle_s)
+        idle = await idle_share(s, hub, idle_sessions, idle_s)
     finally:
         for client in clients.values():
             client.close()

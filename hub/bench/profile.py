@@ -52,7 +52,7 @@ def run(folder: Path, seconds: float = 8.0) -> Report:
         watching = subprocess.Popen(
             [
                 str(spy), "record", "--pid", str(hub.pids[0]), "--duration", str(int(seconds)),
-                "--rate", "400", "--format", "raw", "--output", str(raw),
+                "--rate", "400", "--gil", "--format", "raw", "--output", str(raw),
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -110,7 +110,9 @@ def _python(raw: Path) -> Table:
     rows = [
         [name, percent(count / total), percent(below[name] / total)] for name, count in own.most_common(20)
     ]
-    return Table("Hub: functions by samples", ["function", "itself", "with callees"], rows)
+    return Table(
+        "Hub: functions by samples that hold the interpreter", ["function", "itself", "with callees"], rows
+    )
 
 
 def _postgres(functions: list[asyncpg.Record], messages: int) -> Table:

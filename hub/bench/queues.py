@@ -17,7 +17,7 @@ from uuid import uuid4
 import msgspec
 
 from hub.bench import install
-from hub.bench.figures import Goal, Report, Rounds
+from hub.bench.figures import Goal, Report, Rounds, say
 from hub.bench.stage import Stage, postgres_cpu_s, stage
 
 CASE = "no-op jobs"
@@ -113,7 +113,7 @@ def run(
         for database in {WAYS[name].database for name in names} - {"bench"}:
             s.postgres.ensure_database(database)
         for n in range(rounds):
-            print(f"Round {n + 1} of {rounds}", flush=True)
+            say(f"Round {n + 1} of {rounds}")
             for name in names:
                 found.add(CASE, name, measure(s, WAYS[name], max(100, int(WAYS[name].jobs * seconds))))
         drains = [measure(s, WAYS[SET], jobs)["drain_s"] for jobs in backlogs]
@@ -143,6 +143,7 @@ def run(
             "claiming the next is one statement and one commit.",
         ],
     )
+    report.figures = found.medians()
     if peers:
         report.versions = {
             **install.versions("pgqueuer", "procrastinate", "celery", environment="queues"),

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
 
 from hub.bench import install
 from hub.bench.fanout import make_tokens
-from hub.bench.figures import Goal, Report, Rounds
+from hub.bench.figures import Goal, Report, Rounds, say
 from hub.bench.ingest import load_with
 from hub.bench.stage import Runner, Stage, postgres_cpu_s, stage
 from hub.rest.grammar import parse_query
@@ -110,7 +111,7 @@ def run(
     seconds: float = 2.0,
     rounds: int = 3,
     contacts: int = CONTACTS,
-    connections: tuple[int, ...] = (1, 32),
+    connections: Sequence[int] = (1, 32),
     peers: bool = True,
 ) -> Report:
     """Limit, peers and product, round after round, over the same rows."""
@@ -146,7 +147,7 @@ def run(
             "POST one contact": (insert, [json.dumps(NEW_CONTACT)], NEW_CONTACT),
         }
         for n in range(rounds):
-            print(f"Round {n + 1} of {rounds}", flush=True)
+            say(f"Round {n + 1} of {rounds}")
             for kind, (statement, args, body) in kinds.items():
                 for c in connections:
                     case = f"{kind}, {c} conn{'s' * (c > 1)}"
@@ -201,6 +202,7 @@ def run(
             f"Parsing a query string of {len(LONG_QUERY)} characters takes {parse_us:.0f} µs.",
             "Two hubs share the two cores with Postgres and the load client.",
         ],
+        figures=found.medians(),
         versions=install.versions("fastapi", "pydantic", "uvicorn") if peers else {},
     )
 
@@ -233,7 +235,7 @@ def _check_answers(runners: dict[str, Runner], path: str, token: str) -> int:
     return size
 
 
-def _goals(found: Rounds, connections: tuple[int, ...], parse_us: float) -> list[Goal]:
+def _goals(found: Rounds, connections: Sequence[int], parse_us: float) -> list[Goal]:
     c = max(connections)
     get, post = f"GET {ROWS} contacts, {c} conns", f"POST one contact, {c} conns"
     goals = [
