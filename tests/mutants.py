@@ -177,12 +177,14 @@ def _write(texts: dict[Path, str]) -> None:
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
-def run(copy: Path, nodes: Sequence[str], longest_s: float) -> tuple[int | None, list[Case], str]:
+def run(
+    copy: Path, nodes: Sequence[str], longest_s: float, *options: str
+) -> tuple[int | None, list[Case], str]:
     """pytest's exit code (None: it hung), its cases, and the end of what it said."""
     report, said = copy.parent / "report.xml", copy.parent / "said.log"
     report.unlink(missing_ok=True)
     command = [str(copy / PYTHON), "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
-    command += [f"--junitxml={report}", *nodes]
+    command += [f"--junitxml={report}", *options, *nodes]
     with said.open("wb") as log:
         process = subprocess.Popen(
             command, cwd=copy, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -236,7 +238,7 @@ def judge(copy: Path, mutant: Mutant) -> tuple[str, str]:
     """(red or survived, why)."""
     try:
         with broken(copy, mutant):
-            code, cases, tail = run(copy, [mutant.test], LONGEST_S)
+            code, cases, tail = run(copy, [mutant.test], LONGEST_S, "--exitfirst")
     except ValueError as error:
         return "survived", str(error)
     failed = [c for c in cases if c.outcome == "failure"]
@@ -261,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("ids", nargs="*", metavar="id", help="these alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the verdicts there")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copy goes, whatever ends us
     mutants = load()
     if unknown := set(options.ids) - {m.id for m in mutants}:
         parser.error(f"no mutation is called {', '.join(sorted(unknown))}")

@@ -19,9 +19,9 @@ from aiohttp import web
 from hub.actions.messages import queue_message
 from hub.channels.ingest import Ingest, IngestItem
 from hub.channels.protocol import RequestDescription, ResponseFacts
-from hub.db.pool import Database, LoggedEvent
+from hub.db.pool import Database, LoggedEvent, Purpose
 from hub.db.tenancy import acting_as
-from hub.errors import Conflict
+from hub.errors import Conflict, Unavailable
 from tests import whatsapp as wa
 from tests.factories import (
     Org,
@@ -35,6 +35,7 @@ from tests.factories import (
     make_org,
     until,
 )
+from workers.outbound import Result, Sender
 from workers.transport import make_session, perform
 
 
@@ -270,23 +271,66 @@ async def test_S06_a_writer_that_is_not_done_holds_up_nobodys_events(
     assert [r["title"] for r in titles] == ["quick", "slow"]
 
 
-async def test_S06_a_batch_waits_for_a_writer_that_commits(
-    db: Database, superuser: asyncpg.Connection, org: Org, servers: Servers
-) -> None:
-    """The other one has its number and is not visible yet: a batch that read the tail now would take the same
-    one."""
+@pytest.fixture
+async def committing(servers: Servers, superuser: asyncpg.Connection, org: Org) -> AsyncIterator[Rival]:
+    """A transaction that has written its event, as a commit does, and is not visible yet."""
     conn = await asyncpg.connect(servers.migrate_url)
+    await conn.execute("begin")
+    await conn.execute("insert into tasks (organization_id, title) values ($1, 'committing')", org.id)
+    await conn.execute("set constraints all immediate")
+    yield Rival(conn, superuser)
+    await conn.close()
+
+
+@pytest.mark.parametrize("writer", ["a member", "a batch"])
+async def test_S06_a_writer_waits_for_one_that_commits(
+    db: Database, superuser: asyncpg.Connection, org: Org, committing: Rival, writer: str
+) -> None:
+    """Whoever read the tail now would take the same number."""
+    owner = (await make_member(superuser, await make_org(superuser), "OWNER")).principal(
+        organization_id=org.id
+    )
+
+    async def write() -> None:
+        async with acting_as(db, owner) as conn:
+            await conn.execute("insert into contacts (first_name) values ('Mona')")
+
+    other = asyncio.create_task(write() if writer == "a member" else _batch(db, org))
+    await committing.commit_once_met(other)
+    await other
+    rows = await superuser.fetch("select seq from app.events where organization_id = $1 order by seq", org.id)
+    assert [r["seq"] for r in rows] == list(range(1, len(rows) + 1))
+
+
+async def _batch(db: Database, org: Org) -> None:
+    await beside(db, ingest_item(org, "201", "wamid.1"))
+
+
+async def test_I02_two_messages_of_a_conversation_at_once_get_two_numbers(
+    db: Database, superuser: asyncpg.Connection, servers: Servers, org: Org
+) -> None:
+    owner = (await make_member(superuser, org, "OWNER")).principal()
+    conversation = await make_conversation(superuser, org)
+    conn = await asyncpg.connect(servers.migrate_url)
+
+    async def write() -> None:
+        async with acting_as(db, owner) as mine:
+            await mine.execute(
+                "insert into messages (conversation_id, content, direction, status, source)"
+                " values ($1, 'second', 'OUTBOUND', 'PENDING', 'agent')",
+                conversation,
+            )
+
     try:
         await conn.execute("begin")
-        await conn.execute("insert into tasks (organization_id, title) values ($1, 'committing')", org.id)
-        await conn.execute("set constraints all immediate")
-        other = asyncio.create_task(beside(db, ingest_item(org, "201", "wamid.1")))
+        await make_message(conn, org, conversation, "first")
+        other = asyncio.create_task(write())
         await Rival(conn, superuser).commit_once_met(other)
         await other
     finally:
         await conn.close()
-    rows = await superuser.fetch("select seq from app.events where organization_id = $1 order by seq", org.id)
-    assert [r["seq"] for r in rows] == list(range(1, len(rows) + 1))
+    rows = await superuser.fetch("select content, conv_seq from messages order by created_at")
+    assert [tuple(r) for r in rows] == [("first", 1), ("second", 2)]
 
 
 async def test_D06_a_commit_that_fails_at_its_end_publishes_nothing(
@@ -459,6 +503,33 @@ async def test_Q04_a_message_that_three_workers_died_over_is_given_up(
     failed = await superuser.fetchrow("select status, failure_code from messages where id = $1", poison)
     assert tuple(failed) == ("FAILED", "lost_leases")
     assert set(await claim(db)) == set(others)
+
+
+async def test_D07_the_providers_answer_is_written_again_until_the_database_takes_it(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    """It is known here and nowhere else, should no receipt come."""
+    tries = 0
+
+    class Away:
+        @asynccontextmanager
+        async def connection(self, purpose: Purpose) -> AsyncIterator[asyncpg.Connection]:
+            nonlocal tries
+            tries += 1
+            if tries < 3:
+                raise Unavailable("away")
+            async with db.connection(purpose) as conn:
+                yield conn
+
+    away: Any = Away()
+    session: Any = None
+    sender = Sender(away, wa.settings(), session, "w")
+    lease = sender.leases.new()
+    message = await pending(superuser, org)
+    assert await claim(db, token=lease.token) == [message]
+    accepted = Result(message, "accepted", provider_message_id="wamid.1")
+    assert await sender._settle(lease, [accepted]) == [True]
+    assert await superuser.fetchval("select status from messages") == "SENT"
 
 
 async def test_a_providers_redirect_is_not_followed() -> None:
