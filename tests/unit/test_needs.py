@@ -28,7 +28,7 @@ def test_every_skip_goes_that_way() -> None:
     found = [
         f"{path.relative_to(TESTS)}: {line.strip()}"
         for path in TESTS.rglob("*.py")
-        if path.name not in ("needs.py", "test_needs.py")
+        if path.name not in ("needs.py", "test_needs.py") and path.parent.name != "fault"  # those name their own
         for line in path.read_text(encoding="utf-8").splitlines()
         if skips.search(line) and not SYSTEMS.search(line)
     ]
