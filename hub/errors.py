@@ -37,12 +37,14 @@ class HubError(Exception):
         hint: str | None = None,
         retry_after_s: float | None = None,
         rest_code: str | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.details = details
         self.hint = hint
         self.retry_after_s = retry_after_s
+        self.headers = headers or {}
         if rest_code is not None:
             self.rest_code = rest_code  # type: ignore[misc]
 

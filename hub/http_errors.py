@@ -86,7 +86,8 @@ def error_body(error: HubError, surface: Surface, request_id: str) -> dict[str, 
     details: Any = error.details
     if surface == "rest":
         code, error_code = error.rest_code, documented_code(error)
-        details = _as_text(details)  # supabase clients search it for "0 rows"
+        if error.status != 300:  # whose choices are a list
+            details = _as_text(details)  # supabase clients search it for "0 rows"
     elif surface == "auth" and not code.islower():
         code = error_code = _GOTRUE_BY_STATUS.get(error.status, "unexpected_failure")
     body: dict[str, Any] = {
@@ -126,7 +127,7 @@ def error_response(
     body = error_body(error, surface, request_id)
     if status != error.status:
         body["error_code"] = "AUTHENTICATION_FAILED"
-    headers = {}
+    headers = dict(error.headers)
     if surface == "rest":
         headers["Proxy-Status"] = f"PostgREST; error={body['code']}"
     if status == 401:

@@ -25,10 +25,10 @@ EmbedPath = tuple[str, ...]
 
 
 class Path(msgspec.Struct, frozen=True):
-    """A column, or a place inside it: steps of (arrow, key)."""
+    """A column, or a place inside it: steps of (arrow, key), where a number is an array's index."""
 
     column: str
-    steps: tuple[tuple[str, str], ...] = ()
+    steps: tuple[tuple[str, str | int], ...] = ()
 
 
 class Star(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ _LONGEST_NAME: Final = 128
 # A name: quoted, or words with dashes between; a dash before > begins an arrow.
 _NAME = re.compile(r'\s*+(?:"((?:[^"\\]|\\.)++)"\s*+|([\w$ ]++(?:-(?!>)[\w$ ]++)*+))')
 _STEP = re.compile(
-    r"(->>?+)(?:(-?\d++)(?=$|[-.:,)=])|([^-:.,>()\"]++(?:-(?!>)[^-:.,>()\"]++)*+)"
+    r"(->>?+)(?:(-?\d{1,9}+)(?=$|[-.:,)=])|([^-:.,>()\"]++(?:-(?!>)[^-:.,>()\"]++)*+)"
     r'|"((?:[^"\\]|\\.)*+)")'
 )
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -80,16 +80,16 @@ def read_dotted(text: str) -> tuple[list[str], int]:
         at += 1
 
 
-def read_steps(text: str, at: int, parameter: str) -> tuple[tuple[tuple[str, str], ...], int]:
+def read_steps(text: str, at: int, parameter: str) -> tuple[tuple[tuple[str, str | int], ...], int]:
     """The arrows of a JSON path."""
     if text[at : at + 2] != "->":
         return (), at
-    steps: list[tuple[str, str]] = []
+    steps: list[tuple[str, str | int]] = []
     while step := _STEP.match(text, at):
         if len(steps) == _LONGEST_PATH:
             raise too_many(parameter, _LONGEST_PATH)
         arrow, index, plain, quoted = step.groups()
-        steps.append((arrow, index or plain or unescape(quoted or "")))
+        steps.append((arrow, int(index) if index else plain or unescape(quoted or "")))
         at = step.end()
     if text[at : at + 2] == "->":
         raise refuse(parameter, "a key after the arrow", given=text[at:])
