@@ -115,19 +115,21 @@ class Child:
 
     def _copy(self, pipe: IO[bytes]) -> None:
         """Everything into the log; warnings and worse, and what is no log line at all, to the console too."""
-        rotate(self.log)
-        log = self.log.open("ab")
+        log: IO[bytes] | None = None
         with pipe:
             for line in pipe:
-                log.write(line)
-                log.flush()
-                if log.tell() > LOG_ROTATE_BYTES:
-                    log.close()
-                    rotate(self.log)
-                    log = self.log.open("ab")
+                # A full disk may cost lines, never the reading: a child whose pipe is full stands still.
+                with suppress(OSError):
+                    if log is None or log.tell() > LOG_ROTATE_BYTES:
+                        if log is not None:
+                            log.close()
+                        rotate(self.log)
+                        log = self.log.open("ab", buffering=0)
+                    log.write(line)
                 if text := console_line(line):
                     self._say(f"{self.name}: {text}")
-        log.close()
+        if log is not None:
+            log.close()
 
 
 def console_line(line: bytes) -> str | None:

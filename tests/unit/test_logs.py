@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+from pathlib import Path
 
 import pytest
 import structlog
 
 from hub import logs
+from hub.run import Child
 
 SECRETS = [
     "Bearer abc.def-ghi", "cg_0123456789abcdef", "EAAGm0PX4ZCpsBAxyz", "/bot123456:AAE-abc", "whsec_abc123",
@@ -88,3 +92,34 @@ def test_a_chain_of_exceptions_loses_the_details_and_nothing_else() -> None:
         "Traceback (most recent call last):\nhub.errors.Unavailable: away"
     )
     assert logs.without_values(chain) == chain.replace("\nDETAIL:  Key (a)=(secret\nplace).", "")
+
+
+class Full(io.StringIO):
+    """A console whose file lies on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_D13_a_log_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = structlog.get_config()
+    monkeypatch.setattr("sys.stderr", Full())
+    try:
+        logs.configure(json=True)
+        structlog.get_logger().error("x.failed")
+        logging.getLogger("asyncio").error("also by the standard library")
+    finally:
+        structlog.configure(**before)
+        logging.getLogger().handlers.clear()
+
+
+def test_D13_a_full_disk_does_not_stop_the_children_of_hub_run(tmp_path: Path) -> None:
+    said: list[str] = []
+    line = """print('a warning' if n % 1000 == 0 else '{"event": "x", "more": "' + 'y' * 100 + '"}')"""
+    talk = f"for n in range(5000): {line}"
+    child = Child("talker", ["-c", talk], {}, Path("/dev/full"), said.append)
+    child.spawn()
+    assert child.process is not None
+    assert child.process.wait(30) == 0, "it was read to its end"
+    child.finish_log()
+    assert len([text for text in said if "a warning" in text]) == 5
