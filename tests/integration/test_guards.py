@@ -485,6 +485,23 @@ async def test_D07_a_row_whose_message_is_settled_is_not_claimed(
     assert await claim(db) == []
 
 
+@pytest.mark.parametrize(("outcome", "attempts"), [("retry", 1), ("throttled", 0), ("released", 0)])
+async def test_O01_only_a_failure_costs_a_try_and_all_wait_as_told(
+    db: Database, superuser: asyncpg.Connection, org: Org, outcome: str, attempts: int
+) -> None:
+    message = await pending(superuser, org)
+    token = uuid4()
+    assert await claim(db, token=token) == [message]
+    result = {"message_id": str(message), "outcome": outcome, "retry_in_s": 3600}
+    async with db.connection("worker") as conn:
+        await conn.fetch("select app.settle_sends($1, $2)", token, orjson.dumps([result]).decode())
+    row = await superuser.fetchrow("select state, attempts from app.outbox")
+    assert tuple(row) == ("available", attempts)
+    assert await claim(db) == []
+    await superuser.execute("update app.outbox set due_at = due_at - interval '1 hour'")
+    assert await claim(db) == [message]
+
+
 async def test_Q04_a_message_that_three_workers_died_over_is_given_up(
     db: Database, superuser: asyncpg.Connection, org: Org
 ) -> None:
