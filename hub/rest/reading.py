@@ -1,0 +1,136 @@
+"""GET and HEAD of a table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hub.errors import RangeNotSatisfiable
+from hub.rest.deed import Ask, Connection, Deed, Kit, check_permission, check_reads, in_timezone
+from hub.rest.media import Media
+from hub.rest.prefer import Prefer
+from hub.rest.query import parse_query
+from hub.rest.reply import (
+    VARY,
+    Reply,
+    check_offset,
+    check_single,
+    content_range,
+    csv_line,
+    read_status,
+    rendered,
+)
+from hub.rest.statement import DEFAULT_LIMIT, LARGEST_LIMIT, Format, names_of
+from hub.rest.tree import Query, Shape
+
+
+def prepare_read(kit: Kit, ask: Ask) -> Deed:
+    """Raises what is wrong with the question."""
+    compiler = kit.compiler
+    table = compiler.table(ask.name)
+    query = parse_query(ask.query)
+    prefer = ask.prefer()
+    offset, limit = window(query, ask.headers.get("Range", "") if ask.method == "GET" else "")
+    media = ask.media()
+    exact = prefer.count == "exact"
+    plan, statement = compiler.read(table.name, query.shape, format_of(media, ask.method), exact)
+    check_permission(kit.principal, table.name, "read")
+    check_reads(kit.principal, plan.reads)
+    arguments = statement.bind(query.values, limit=limit, offset=offset)
+
+    async def run(conn: Connection) -> Reply:
+        await in_timezone(conn, prefer)
+        row = await conn.fetchrow(statement.text, *arguments)
+        assert row is not None
+        rows: int = row["n"]
+        total: int | None = row["total"] if exact else None
+        if prefer.count is not None and not exact:
+            total = await _estimated(conn, kit, table.name, query, prefer, offset + rows)
+        check_offset(offset, total)
+        check_single(rows, media)
+        head = csv_line(names_of(plan.root)) if media.kind == "csv" else ""
+        return read_reply(row["body"], rows, offset, total, media, prefer, ask, head)
+
+    return Deed(name=table.name, verb="read", run=run, reads_only=True)
+
+
+def read_reply(
+    body: str, rows: int, offset: int, total: int | None, media: Media, prefer: Prefer, ask: Ask, head: str
+) -> Reply:
+    headers = {
+        "Content-Range": content_range(offset, rows, total),
+        "Content-Type": media.content_type,
+        "Vary": VARY,
+    }
+    applied = prefer.applied("read")
+    if applied:
+        headers["Preference-Applied"] = applied
+    made = None if ask.method == "HEAD" else rendered(body, media, head)
+    return Reply(status=read_status(rows, total), headers=headers, body=made)
+
+
+def format_of(media: Media, method: str = "GET") -> Format:
+    if method == "HEAD":
+        return "none"
+    if media.kind == "csv":
+        return "csv"
+    return "stripped" if media.strips_nulls else "json"
+
+
+def window(query: Query, range_: str) -> tuple[int, int]:
+    """Offset and limit, cut by a Range header of the form `a-b` or `a-`. Raises RangeNotSatisfiable for
+    `9-0`.
+
+    >>> window(Query(limit=10, offset=5), "8-99")
+    (8, 7)
+    """
+    limit = DEFAULT_LIMIT if query.limit is None else query.limit
+    first, dash, last = range_.partition("-") if len(range_) <= 40 else ("", "", "")
+    if not dash or not _is_number(first) or (last and not _is_number(last)):
+        return query.offset, min(limit, LARGEST_LIMIT)
+    low = max(query.offset, int(first))
+    if last:
+        if int(last) < int(first):
+            raise RangeNotSatisfiable(
+                "Requested range not satisfiable",
+                details="The lower boundary must be lower than or equal to the upper boundary in the Range "
+                "header.",
+            )
+        span = max(0, int(last) - low + 1)
+        limit = span if query.limit is None else min(limit, span)
+    if query.limit is not None:
+        limit = min(limit, max(0, query.offset + query.limit - low))
+    return low, min(limit, LARGEST_LIMIT)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+class _Explained(msgspec.Struct):
+    rows: float = msgspec.field(name="Plan Rows")
+
+
+class _Explanation(msgspec.Struct):
+    plan: _Explained = msgspec.field(name="Plan")
+
+
+_explanations: Final = msgspec.json.Decoder(list[_Explanation])
+
+
+async def _estimated(
+    conn: Connection, kit: Kit, table: str, query: Query, prefer: Prefer, at_least: int
+) -> int:
+    """`planned` is the planner's number; `estimated` is exact up to the default limit and the planner's
+    above. Never less than what was just read."""
+    shape: Shape = query.shape
+    if prefer.count == "estimated":
+        statement = kit.compiler.count_up_to(table, shape, DEFAULT_LIMIT + 1)
+        counted: int = await conn.fetchval(statement.text, *statement.bind(query.values))
+        if counted <= DEFAULT_LIMIT:
+            return counted
+        at_least = max(at_least, counted)
+    statement = kit.compiler.estimate(table, shape)
+    explained = await conn.fetchval(statement.text, *statement.bind(query.values))
+    return max(at_least, int(_explanations.decode(explained)[0].plan.rows))
