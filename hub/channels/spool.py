@@ -134,7 +134,7 @@ class SpoolFile:
                         position += _HEAD.size + length
                         try:
                             deliveries.append(_UNPACK(payload))
-                        except msgspec.MsgspecError:
+                        except (msgspec.MsgspecError, ValueError, RecursionError):  # ValueError: no UTF-8
                             self._damaged(position, "a record of another version")
                         continue
             following = self._next_record(position + 1)

@@ -879,17 +879,20 @@ def parse(body: bytes) -> list[Event]:
     if rb"\u0000" in body:
         body = _storable(body)
     try:
-        return _parse(body)
-    except msgspec.ValidationError as error:
-        return [UnknownEvent(reason=_reason("envelope", error))]
+        return _read(body)
     except msgspec.DecodeError:
         repaired = _storable(body)
         if repaired == body:
             raise
-        try:
-            return _parse(repaired)
-        except msgspec.ValidationError as error:
-            return [UnknownEvent(reason=_reason("envelope", error))]
+        return _read(repaired)
+
+
+def _read(body: bytes) -> list[Event]:
+    """_parse with the refusals of parse."""
+    try:
+        return _parse(body)
+    except msgspec.ValidationError as error:
+        return [UnknownEvent(reason=_reason("envelope", error))]
     except RecursionError as error:
         raise msgspec.DecodeError("JSON is nested too deep") from error
     except UnicodeError as error:

@@ -52,10 +52,14 @@ def _national_prefix_removed(digits: str) -> str:
     """`+20 (0)100…` is written often; the numbering plan knows that the 0 does not belong there."""
     import phonenumbers  # heavy: only where numbers are read
 
-    try:
-        number = phonenumbers.parse(f"+{digits}", None)
-    except phonenumbers.NumberParseException:
-        return digits
-    if not phonenumbers.is_possible_number(number):
-        return digits
-    return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))[1:]
+    while True:
+        try:
+            number = phonenumbers.parse(f"+{digits}", None)
+        except phonenumbers.NumberParseException:
+            return digits
+        if not phonenumbers.is_possible_number(number):
+            return digits
+        removed = str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))[1:]
+        if removed == digits or len(removed) < SHORTEST:
+            return digits
+        digits = removed  # a second 0 may stand behind the first: one number has one canonical form

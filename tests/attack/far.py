@@ -152,6 +152,17 @@ async def far_hub(servers: Servers, redis_url: str, folder: Path, **environ: str
             await process.wait()
 
 
+async def somebody(hub: FarHub, conn: asyncpg.Connection) -> str:
+    """The token of one more owner, of an organization of his own."""
+    hashed = await asyncio.to_thread(hash_password, PASSWORD)
+    member = await make_member(conn, await make_org(conn), "OWNER", hashed)
+    body = {"email": member.email, "password": PASSWORD}
+    token: str = (await hub.call("POST", "/auth/v1/token?grant_type=password", json=body)).json[
+        "access_token"
+    ]
+    return token
+
+
 async def _people(hub: FarHub) -> None:
     conn = await asyncpg.connect(hub.servers.migrate_url)
     try:

@@ -32,3 +32,12 @@ def test_a_number_of_no_plan_is_taken_as_written() -> None:
     phone = parse_phone("+1234567890")
     assert phone is not None
     assert phone.e164 == "+1234567890"
+
+
+@pytest.mark.parametrize("text", ["4900600490060", "+49 0 0600 490060", "+4900600"])
+def test_the_canonical_form_of_a_canonical_form_is_itself(text: str) -> None:
+    """Found by fuzzing: a second 0 behind the first, and so few digits that none may go."""
+    phone = parse_phone(text)
+    assert phone is not None
+    again = parse_phone(phone.e164)
+    assert again is not None and again.e164 == phone.e164

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -278,3 +280,15 @@ async def test_D15_what_comes_while_something_is_spooled_queues_behind_it(tmp_pa
     await hook._store(way_in, spool, delivery(3))
     assert numbers(store.got) == [1, 2, 3]
     await spool.stop()
+
+
+def test_a_whole_record_that_is_no_text_is_damage_and_stops_nothing(tmp_path: Path) -> None:
+    """Found by fuzzing: its checksum is right, but a name in it is no UTF-8. The next record is read."""
+    payload = frame(delivery(1))[12:].replace(b"WHATSAPP_CLOUD", b"\xff" * 14)
+    file = spool_file(tmp_path)
+    file.append(struct.pack("<4sII", b"HSP1", len(payload), zlib.crc32(payload)) + payload)
+    file.append(frame(delivery(2)))
+    read, position = file.read(10)
+    assert numbers(read) == [2] and position == file.size
+    assert file.is_damaged
+    os.close(file._descriptor)

@@ -457,3 +457,9 @@ def test_the_samples_are_what_a_third_party_parser_expects(name: str) -> None:
     read = pywa_reads(wa)
     assert wa.webhook_update_handler(body_of(name)) == ("ok", 200)
     assert [type(update).__name__ for update in read] == [PAYLOADS[name]["pywa"]]
+
+
+def test_I10_bytes_that_stay_unreadable_after_their_repair_are_a_decode_error() -> None:
+    """Found by fuzzing: half a surrogate, which is repaired, beside bytes that are no UTF-8."""
+    with pytest.raises(msgspec.DecodeError):
+        parse(b'{"object":"\x8a\\udcdd"')
