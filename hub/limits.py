@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from hub import clock
 from hub.errors import RateLimited
+from hub.events.clients import Redis
 from hub.metrics import RATE_LIMITED, REDIS_AWAY
-from hub.resources import Redis
 
 log = structlog.get_logger()
 WINDOW_S: Final = 60.0

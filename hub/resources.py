@@ -7,15 +7,13 @@ pools connect as they are used, so a hub starts and answers while Postgres or Re
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import redis.asyncio
 from aiohttp import web
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from hub.db.pool import Database
 from hub.domain.principal import Principal
+from hub.events.clients import Redis, make_redis
 from hub.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from hub.realtime.fanout import Fanout
     from hub.realtime.registry import Registry
     from hub.rest.catalog import Catalog
-
-Redis = redis.asyncio.Redis
 
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
 DB: web.AppKey[Database] = web.AppKey("db")
@@ -60,19 +56,6 @@ REDIS_COMMAND_S = 0.5
 REDIS_CONNECT_S = 1.0
 
 
-def make_redis(url: str) -> Redis:
-    """A client that fails fast and never repeats a command by itself. Nothing connects before the first
-    use."""
-    options: dict[str, Any] = {
-        "socket_timeout": REDIS_COMMAND_S,
-        "socket_connect_timeout": REDIS_CONNECT_S,
-        "retry": Retry(NoBackoff(), 0),
-        "max_connections": 32,
-    }
-    client: Redis = redis.asyncio.Redis.from_url(url, **options)
-    return client
-
-
 async def database(app: web.Application) -> AsyncIterator[None]:
     db = Database(app[SETTINGS].database_url, ("ingest", "api", "live", "admin"))
     await db.open()
@@ -82,6 +65,6 @@ async def database(app: web.Application) -> AsyncIterator[None]:
 
 
 async def redis_client(app: web.Application) -> AsyncIterator[None]:
-    app[REDIS] = make_redis(app[SETTINGS].redis_url)
+    app[REDIS] = make_redis(app[SETTINGS].redis_url, connect_s=REDIS_CONNECT_S, command_s=REDIS_COMMAND_S)
     yield
     await app[REDIS].aclose()

@@ -18,11 +18,8 @@ from functools import partial
 from typing import Final
 
 import asyncpg
-import redis.asyncio as redis
 import structlog
 from prometheus_client import start_http_server
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from hub import clock, heap, metrics
@@ -31,6 +28,7 @@ from hub.db.migrate import check_schema
 from hub.db.pool import Database
 from hub.disk import DiskGuard, Level
 from hub.errors import Unavailable
+from hub.events.clients import make_redis
 from hub.events.publisher import Publisher
 from hub.settings import Settings
 from workers.failures import EVERY_S as FAILURES_EVERY_S
@@ -178,13 +176,7 @@ async def _restarted(name: str, loop: Callable[[], Awaitable[None]]) -> None:
 async def _listen(redis_url: str, queue: str, wake: Callable[[], None]) -> None:
     """Call `wake` for every hint that the queue has something. Hints may be lost, so losing the connection
     only means that the poll does the work; returns then."""
-    client = redis.from_url(
-        redis_url,
-        socket_connect_timeout=1.0,
-        socket_timeout=None,
-        health_check_interval=10,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = make_redis(redis_url, connect_s=1.0, command_s=None, health_check_interval=10)
     try:
         async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
             await channel.subscribe(f"w:{queue}")

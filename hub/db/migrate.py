@@ -7,16 +7,22 @@ their text changes. Two processes starting at once take turns (advisory lock). T
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from random import uniform
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import msgspec
+import structlog
 
 import sql
 from hub.failpoints import failpoint
+
+log = structlog.get_logger()
 
 #: Roles of the server. None may bypass row security or log in, except hub_runtime, which owns nothing.
 _ROLES = """
@@ -39,6 +45,25 @@ begin
   grant anon, authenticated, service_role to hub_runtime with inherit false, set true;
   if not pg_has_role(current_user, 'hub_owner', 'set') then
     execute format('grant hub_owner to %I with inherit true, set true', current_user);
+  end if;
+end $$;
+"""
+LOCK_WAIT: Final = "1s"
+"""Whoever needs a table that we wait for waits behind us; the pools' lock_timeout is 2 s."""
+LOCK_TRIES: Final = 60
+"""With the pauses in between some three minutes."""
+#: All that triggers and policies change, locked at once: one wait, and no half of it held for long.
+_LOCK_ALL = """
+do $$
+declare
+  tables text := (select string_agg(format('%I.%I', n.nspname, c.relname), ', '
+                                    order by n.nspname, c.relname) from pg_class c
+                    join pg_namespace n on n.oid = c.relnamespace
+                   where n.nspname in ('public', 'app', 'auth') and c.relkind in ('r', 'p')
+                     and c.oid not in ('app.schema_migrations'::regclass, 'app.applied_files'::regclass));
+begin
+  if tables is not null then
+    execute 'lock table ' || tables || ' in access exclusive mode';
   end if;
 end $$;
 """
@@ -78,7 +103,7 @@ async def migrate(
 ) -> MigrationReport:
     """Apply what is missing. ``runtime_url`` gives hub_runtime its password. Raises SchemaError."""
     conn = await asyncpg.connect(
-        migrate_url, timeout=10, server_settings={"timezone": "UTC", "lock_timeout": "10s"}
+        migrate_url, timeout=10, server_settings={"timezone": "UTC", "lock_timeout": LOCK_WAIT}
     )
     try:
         version = conn.get_server_version()
@@ -149,12 +174,15 @@ async def _apply(conn: asyncpg.Connection, dry_run: bool) -> MigrationReport:
         report.applied.append(path.name)
         if dry_run:
             continue
-        async with conn.transaction():
-            await conn.execute(path.read_text(encoding="utf-8"))
+
+        async def run(path: Path = path, text: str = path.read_text("utf-8"), digest: str = digest) -> None:
+            await conn.execute(text)
             failpoint("migrate.mid_backfill")
             await conn.execute(
                 "insert into app.schema_migrations (name, sha256) values ($1, $2)", path.name, digest
             )
+
+        await _patiently(conn, path.name, run)
     for kind in ("functions", "policies"):
         kind_files = sorted((sql.ROOT / kind).glob("*.sql"))
         # policies name every table, so new tables or functions mean applying them again
@@ -165,16 +193,46 @@ async def _apply(conn: asyncpg.Connection, dry_run: bool) -> MigrationReport:
         setattr(report, kind, True)
         if dry_run:
             continue
-        async with conn.transaction():
-            for path in kind_files:
-                await conn.execute(path.read_text(encoding="utf-8"))
+
+        texts = [path.read_text(encoding="utf-8") for path in kind_files]
+
+        async def renew(kind: str = kind, texts: list[str] = texts, digest: str = digest) -> None:
+            await conn.execute(f"set local statement_timeout = '{LOCK_WAIT}'")
+            await conn.execute(_LOCK_ALL)
+            await conn.execute("set local statement_timeout = 0")
+            for text in texts:
+                await conn.execute(text)
             await conn.execute(
                 "insert into app.applied_files (kind, sha256) values ($1, $2)"
                 " on conflict (kind) do update set sha256 = excluded.sha256, applied_at = now()",
                 kind,
                 digest,
             )
+
+        await _patiently(conn, kind, renew)
     return report
+
+
+async def _patiently(conn: asyncpg.Connection, what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """`work` in a transaction; from the start again when a lock was not to be had, so that nobody who works
+    with the product waits behind us for long. Raises SchemaError when it never was."""
+    for n in range(1, LOCK_TRIES + 1):
+        try:
+            async with conn.transaction():
+                await work()
+            return
+        except (
+            asyncpg.LockNotAvailableError,
+            asyncpg.DeadlockDetectedError,
+            asyncpg.QueryCanceledError,
+        ) as e:
+            log.info("migrate.waits", what=what, attempt=n, error=type(e).__name__)
+            if n == LOCK_TRIES:
+                raise SchemaError(
+                    f"{what}: another transaction has held a table for minutes. Find it in pg_stat_activity,"
+                    " end it, and run this again."
+                ) from e
+        await asyncio.sleep(uniform(0.3, 1.0) * min(n, 5))
 
 
 async def check_schema(conn: asyncpg.Connection) -> list[str]:

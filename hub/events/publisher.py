@@ -20,16 +20,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-import redis.asyncio as redis
 import structlog
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from hub.db.pool import Database, LoggedEvent, Purpose
 from hub.errors import Unavailable
 from hub.events import log as event_log
+from hub.events.clients import make_redis
 from hub.failpoints import failpoint
 
 log = structlog.get_logger()
@@ -118,13 +116,8 @@ class Publisher:
     def __init__(self, db: Database, redis_url: str, purpose: Purpose = "live") -> None:
         self._db = db
         self._purpose = purpose
-        self._redis = redis.from_url(
-            redis_url,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=COMMAND_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),  # a repeated PUBLISH is a duplicate at best
-            single_connection_client=False,
-            max_connections=2,
+        self._redis = make_redis(
+            redis_url, connect_s=CONNECT_TIMEOUT_S, command_s=COMMAND_TIMEOUT_S, connections=2
         )
         self._events: deque[LoggedEvent] = deque()
         self._messages: deque[tuple[str, bytes]] = deque()
