@@ -1,4 +1,4 @@
-"""One organization against another, over every route (X-01, X-03, X-05, X-25, X-34).
+"""One organization against another, over every route (X-01, X-03 to X-05, X-25, X-34).
 
 Inside Postgres, table by table: tests/integration/test_neighbours.py.
 """
@@ -26,6 +26,7 @@ from hub.db import pool
 from hub.db.embedded import EmbeddedValkey
 from hub.db.pool import Database
 from hub.db.tenancy import acting_as
+from hub.domain.permissions import PERMISSIONS, RULES
 from hub.errors import HubError
 from hub.realtime.protocol import AnyCommand
 from hub.resources import CATALOG, DB
@@ -306,6 +307,67 @@ async def test_X03_another_organizations_id_reads_like_no_id(
     for after in (head, head + 1, 10**9):
         page = (await wide.get(f"/functions/v1/events?after={after}", **owner)).json  # type: ignore[arg-type]
         assert page["resync"] is (after > page["head"]) and CANARY not in str(page)
+
+
+# X-04
+
+
+async def test_X04_no_column_of_any_write_gives_a_privilege_or_leaves_the_organization(
+    wide: Hub, superuser: asyncpg.Connection, twins: tuple[Filled, Filled]
+) -> None:
+    """Every column of every table, in POST, PATCH and upsert, by an agent who holds all permissions, and in
+    PATCH by an administrator: refused or taken, but roles, permissions, keys, owners and organizations are as before."""
+    a, b = twins
+    agent = await make_member(superuser, a.org, "AGENT", **dict.fromkeys(PERMISSIONS, True))
+    admin = await make_member(superuser, a.org, "ADMIN")
+    before = await checksums(superuser, b)
+    guarded = (
+        "select user_id, role, is_active, can_access_crm, can_access_pm, can_manage_team,"
+        " can_manage_settings, can_send_messages, can_read_messages from memberships where organization_id = $1 order by user_id"
+    )
+    standing = await superuser.fetch(guarded, a.org.id)
+    plan = await superuser.fetch("select * from subscriptions where organization_id = $1", a.org.id)
+    ours = {t: {r["id"] for r in await superuser.fetch(f"select id from {t}")} for t in ("organizations",)}
+    values = {
+        "uuid": str(b.owner.id), "text": "OWNER", "boolean": True, "integer": 7, "bigint": 7, "numeric": 7,
+        "jsonb": dict.fromkeys(PERMISSIONS, True), "text[]": ["OWNER"], "date": "2020-01-01",
+        "timestamp with time zone": "2020-01-01T00:00:00Z",
+    }  # fmt: skip
+    statuses: dict[int, int] = {}
+    for member in (agent, admin):
+        who = {"Authorization": f"Bearer {await token_of(wide, superuser, member)}"}
+        for name in RULES:
+            table = await wide.app[CATALOG].table(name)
+            row = plain(values_for(name, a)) if name in ROWS else {}
+            target = (
+                "user_id" if name == "memberships" else "id" if "id" in table.columns else "organization_id"
+            )
+            for column in table.columns.values():
+                value = str(b.org.id) if column.name == "organization_id" else values.get(column.type, "1")
+                for method, path, prefer, body in (
+                    ("PATCH", f"{name}?{target}=not.is.null", "return=minimal", {column.name: value}),
+                    ("POST", name, "return=minimal", {**row, column.name: value}),
+                    ("POST", name, "resolution=merge-duplicates", {**row, column.name: value}),
+                ):
+                    if method == "POST" and member is admin:
+                        continue  # an agent with all permissions has tried
+                    headers = {**who, "Prefer": prefer}
+                    answer = await wide.call(method, f"/rest/v1/{path}", headers=headers, json=body)
+                    statuses[answer.status] = statuses.get(answer.status, 0) + 1
+                    assert answer.status < 500 and answer.status != 401, (name, column.name, method, answer)
+    assert statuses[403] > 500 and statuses[201] > 100, statuses
+    now = {r["user_id"]: r for r in await superuser.fetch(guarded, a.org.id)}
+    for row in standing:
+        if row["role"] == "OWNER" or row["user_id"] in (agent.id, admin.id):
+            assert now[row["user_id"]] == row, "nobody rose, and no owner fell"
+    assert set(now) == {r["user_id"] for r in standing}
+    assert await superuser.fetch("select * from subscriptions where organization_id = $1", a.org.id) == plan
+    assert {r["id"] for r in await superuser.fetch("select id from organizations")} == ours["organizations"]
+    assert await checksums(superuser, b) == before
+    foreign = await superuser.fetchval(
+        "select count(*) from app.api_key_hashes where organization_id = $1", a.org.id
+    )
+    assert foreign == 0, "rows of api_keys that are written like this open nothing"
 
 
 # X-05
