@@ -98,7 +98,8 @@ def hellos(tokens: Sequence[str]) -> list[dict[str, str | None]]:
 
 
 class Client:
-    """The counting process. ``pace``: handshakes a second, below the 200 that a hub takes."""
+    """The counting process, in C where it can be compiled. ``pace``: handshakes a second, below the 200 that
+    a hub takes."""
 
     def __init__(
         self,
@@ -108,11 +109,18 @@ class Client:
         pace: float,
         stamp: str = '"t":',
     ) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hub.bench.ws_load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        program = install.compiled("ws_load.c")
+        argv = [str(program)] if program else [sys.executable, "-P", "-m", "hub.bench.ws_load"]
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.sessions = len(sessions)
-        self._ask({"port": port, "kind": kind, "sessions": sessions, "pace": pace, "stamp": stamp})
+        if program is None:
+            self._ask({"port": port, "kind": kind, "sessions": sessions, "pace": pace, "stamp": stamp})
+            return
+        event = '42["event"' if kind == "socketio" else '{"type":"event"'
+        lines = [f"{port} {kind} {pace} {len(sessions)}", event, stamp]
+        for session in sessions:
+            lines += [session["path"] or "/", session["hello"] or ""]
+        self._ask("\n".join(lines).encode())
 
     def _ask(self, what: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -180,8 +188,8 @@ class FromRedis:
 
 
 class FromLog:
-    """Into the event log, then published as the product's writers do it: consecutive events of an
-    organization together."""
+    """Into the event log, then published in the product's form. One event a publication, as for everybody
+    else, though the product's writers put consecutive events of an organization together."""
 
     def __init__(self, s: Stage, orgs: Sequence[BenchOrg]) -> None:
         self.orgs, self.dsn = orgs, s.owner_dsn
@@ -215,8 +223,8 @@ class FromLog:
         )
         async with self.client.pipeline(transaction=False) as pipe:
             for channel, first, texts in payloads:
-                events = [("messages", stamped(text).encode()) for text in texts]
-                pipe.publish(channel, pack(self.epoch, first, events))
+                for seq, text in enumerate(texts, first):
+                    pipe.publish(channel, pack(self.epoch, seq, [("messages", stamped(text).encode())]))
             await pipe.execute()
 
     async def close(self) -> None:
@@ -255,12 +263,12 @@ class Contestant:
 async def contestants(s: Stage, names: Sequence[str], sessions: int, organizations: int) -> list[Contestant]:
     """All of them, ready, each with ``sessions`` sessions spread over ``organizations``. Two hubs get other
     organizations than one hub: they must not hear each other's events."""
-    made: list[Contestant] = []
+    ready: list[tuple[Runner, Source, str, list[dict[str, str | None]], float]] = []
     each = sessions // organizations
     for name in names:
         orgs = s.orgs[organizations:] if name == HUBS else s.orgs[:organizations]
         rooms = [str(org.id) for org in orgs for _ in range(each)]
-        prefix = f"bench{len(made)}:"
+        prefix = f"bench{len(ready)}:"
         options = {"redis": s.valkey.url, "prefix": prefix}
         kind, pace, source = "plain", 500.0, None
         if name in (HUB, HUBS):
@@ -304,12 +312,18 @@ async def contestants(s: Stage, names: Sequence[str], sessions: int, organizatio
             where = [{"path": "/socket.io/?EIO=4&transport=websocket", "hello": room} for room in rooms]
         else:
             where = [{"path": f"/ws?org={room}", "hello": None} for room in rooms]
+        ready.append((runner, writer, kind, where, pace))
+
+    async def connect(
+        runner: Runner, writer: Source, kind: str, where: list[dict[str, str | None]], pace: float
+    ) -> Contestant:
         before = _memory_kb(runner)
         client = await asyncio.to_thread(Client, runner.port, kind, where, pace)
         kb = (_memory_kb(runner) - before) / sessions
-        say(f"  {name}: {sessions} sessions, {kb:.1f} KB each")
-        made.append(Contestant(runner, client, writer, kb))
-    return made
+        say(f"  {runner.name}: {sessions} sessions, {kb:.1f} KB each")
+        return Contestant(runner, client, writer, kb)
+
+    return list(await asyncio.gather(*(connect(*one) for one in ready)))
 
 
 def _memory_kb(runner: Runner) -> int:
@@ -435,11 +449,6 @@ def run(
     report = Report("fanout", f"hub bench fanout --rounds {rounds} --seconds {seconds:g}", [table], [], [])
     report.figures = found.medians()
     report.goals = _goals(found, shapes, sessions)
-    report.notes.append(
-        "Flat out, frames share writes, for the hub as for the floor. The hub's writers publish consecutive "
-        "events of an organization together, so with a hundred organizations its burst is cheaper than the "
-        "floor's, which gets a publication an event."
-    )
     report.notes.append(
         "Two hubs share the two cores with everything else here: each carries half of the sessions and pays "
         "for every message by itself. Their row shows that a second process works, not what more cores give."

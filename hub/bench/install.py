@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,6 +121,19 @@ def bun_program(peer: str) -> list[str]:
 def node_versions(*packages: str) -> dict[str, str]:
     folder = node_modules() / "node_modules"
     return {p: json.loads((folder / p / "package.json").read_text())["version"] for p in packages}
+
+
+def compiled(source: str) -> Path | None:
+    """Our ``source`` (a .c file beside this module) as a program; None where there is no C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        return None
+    text = Path(__file__).parent / source
+    program = _cache / f"{text.stem}-{zlib.crc32(text.read_bytes()):08x}"
+    if not program.exists():
+        _cache.mkdir(parents=True, exist_ok=True)
+        _run([compiler, "-O2", "-o", str(program), str(text)])
+    return program
 
 
 def _tool(name: str) -> str:
