@@ -225,12 +225,15 @@ def _cases(report: Path) -> list[Case]:
 
 def find_green(copy: Path, nodes: Sequence[str]) -> dict[str, str]:
     """Why a node is not green without any mutation; those that are green are left out."""
-    _, cases, tail = run(copy, nodes, LONGEST_S + 20 * len(nodes))
+    functions = list(dict.fromkeys(node.partition("[")[0] for node in nodes))
+    longest_s = LONGEST_S + 20 * len(functions)
+    # One file that cannot be read must not hide the others.
+    _, cases, tail = run(copy, functions, longest_s, "--continue-on-collection-errors")
     wrong = {}
     for node in nodes:
         mine = [c for c in cases if c.belongs_to(node)]
         if not mine or any(c.outcome != "passed" for c in mine):
-            wrong[node] = _summary(mine) or tail[-300:]
+            wrong[node] = _summary(mine) or f"it did not run: {tail[-300:]}"
     return wrong
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import asyncpg
 import pytest
 
@@ -66,8 +68,8 @@ async def test_AUTH_05_a_key_is_shown_once_and_kept_hashed(
     )
     for row in tables:
         dump = str(await superuser.fetch(f"select x::text from {row['t']} x"))
-        assert key not in dump
-        assert key[11:] not in dump
+        for spelling in (key, key[11:], key.encode().hex(), base64.b64encode(key.encode()).decode()):
+            assert spelling not in dump
 
 
 async def test_C_05_permissions_of_a_key(
@@ -108,6 +110,15 @@ async def test_a_key_cannot_be_given_more_than_its_maker_has(
 async def test_ERR_06_unknown_keys(hub: Hub, bad: str) -> None:
     answer = await hub.get("/functions/v1/list-organizations", key=bad)
     assert (answer.status, answer.json["code"]) == (401, "INVALID_API_KEY")
+
+
+async def test_X09_a_key_is_compared_whole(hub: Hub, owner: Member) -> None:
+    """What begins like a key of ours is found by its prefix; every other character counts as well."""
+    key = await make_key(hub, await hub.token(owner.email))
+    for at in (11, 25, len(key) - 1):
+        other = key[:at] + ("a" if key[at] != "a" else "b") + key[at + 1 :]
+        assert (await hub.get("/functions/v1/list-organizations", key=other)).status == 401
+    assert (await hub.get("/functions/v1/list-organizations", key=key)).status == 200
 
 
 async def test_ERR_06_revoked_and_expired_keys(

@@ -19,6 +19,7 @@ from aiohttp import web
 from hub.actions.messages import queue_message
 from hub.channels.ingest import Ingest, IngestItem
 from hub.channels.protocol import RequestDescription, ResponseFacts
+from hub.db.embedded import EmbeddedValkey
 from hub.db.pool import Database, LoggedEvent, Purpose
 from hub.db.tenancy import acting_as
 from hub.errors import Conflict, Unavailable
@@ -35,6 +36,7 @@ from tests.factories import (
     make_org,
     until,
 )
+from tests.live import Client, live_hub, sign_in
 from workers.outbound import Result, Sender
 from workers.transport import make_session, perform
 
@@ -595,3 +597,32 @@ async def test_D09_a_file_whose_lease_moved_on_is_not_settled(
             assert settled is expected
             state = await superuser.fetchval("select state from media_files where id = $1", file)
             assert state == ("expired" if expected else "pending")
+
+
+# Live sessions.
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("update auth.sessions set revoked_at = now() where user_id = $1", 4401),
+        ("update memberships set is_active = false where user_id = $1", 4403),
+        ("update memberships set can_access_crm = false where user_id = $1", 4012),
+    ],
+    ids=["revoked", "disabled", "another permission"],
+)
+async def test_X24_a_session_that_has_long_been_trusted_is_looked_at_all_the_same(
+    servers: Servers, valkey: EmbeddedValkey, superuser: asyncpg.Connection, org: Org, change: str, code: int
+) -> None:
+    """In its first seconds a session is doubted anyway; this one is past them."""
+    member = await make_member(superuser, org)
+    async with live_hub(servers, valkey.url) as hub:
+        token, _ = await sign_in(superuser, hub, member)
+        client = Client(token)
+        await client.connect(hub)
+        (session,) = hub.registry.sessions
+        await until(lambda: session.fingerprint, what="the first look")
+        session.suspect_until = 0.0
+        await superuser.execute(change, member.id)
+        assert await client.closed() == code
+        await client.leave()

@@ -237,3 +237,15 @@ async def test_X28_a_bug_is_answered_with_its_request_id_alone(
     assert (answer.status, answer.json["error_code"]) == (500, "INTERNAL_ERROR")
     assert b"secret words" not in answer.body
     assert answer.json["request_id"] == answer.headers["X-Request-Id"]
+
+
+async def test_X17_a_body_that_says_it_is_too_large_is_not_waited_for(hub: Hub, owner: Member) -> None:
+    """Not one byte of it is sent, and it is refused for its size and not for being late."""
+    token = await hub.token(owner.email)
+    host, _, port = hub.url.removeprefix("http://").partition(":")
+    for path, size in (("/rest/v1/contacts", 1 << 20), ("/functions/v1/whatsapp-cloud-webhook", 3 << 20)):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {size + 1}\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413 "), path
+        writer.close()

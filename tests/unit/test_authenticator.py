@@ -34,6 +34,13 @@ async def test_an_answer_is_fresh_for_a_while() -> None:
     assert await remembered.get("s", ask) == 2
 
 
+async def test_X24_an_answer_that_is_no_longer_fresh_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered: _Remembered[int] = _Remembered()
+    ask = Asked()
+    monkeypatch.setattr(authenticator, "FRESH_S", 0.0)
+    assert [await remembered.get("s", ask) for _ in range(3)] == [1, 2, 3]
+
+
 async def test_callers_that_ask_at_once_share_one_question() -> None:
     remembered: _Remembered[int] = _Remembered()
     ask = Asked()
