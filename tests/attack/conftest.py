@@ -1,9 +1,11 @@
-"""The fixtures of the integration tests, and a hub as a process of its own whose memory can be looked at."""
+"""The fixtures of the integration tests, a hub as a process of its own whose memory can be looked at, and the
+figures of `make faults`: tests that use `figures` have a row in docs/reliability.md."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -13,9 +15,18 @@ from hub.db.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.attack.far import FarHub, far_hub
 from tests.conftest import runtime_url
 from tests.factories import Servers
+from tests.fault import conftest as fault
+from tests.fault.conftest import figures
 from tests.integration.conftest import agent, hub, org, owner, password_hash
 
-__all__ = ["agent", "hub", "org", "owner", "password_hash"]
+__all__ = ["agent", "figures", "hub", "org", "owner", "password_hash"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    if "figures" in getattr(item, "fixturenames", ()):
+        return (yield from fault.pytest_runtest_makereport(item, call))
+    return (yield)
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from tests.attack.atheris.seeds import seeds
 from tests.attack.sizes import PROFILE
 from tests.attack.tools import ROOT, installed
+from tests.fault.conftest import Figures
 from tests.needs import absent
 
 SECONDS = {"ci": 1, "full": 30, "nightly": 600}[PROFILE]
@@ -36,9 +35,7 @@ def atheris() -> str:
 
 
 @pytest.mark.parametrize("target", FEWEST)
-def test_X30_a_fuzzer_finds_no_crash_and_no_hang(
-    atheris: str, target: str, record_property: Callable[[str, Any], None]
-) -> None:
+def test_X30_a_fuzzer_finds_no_crash_and_no_hang(atheris: str, target: str, figures: Figures) -> None:
     """Coverage-guided fuzzing of each parser. No crash, no hang above one second."""
     corpus, found = ROOT / ".cache" / "fuzz" / target, ROOT / ".cache" / "fuzz" / "found"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -63,5 +60,6 @@ def test_X30_a_fuzzer_finds_no_crash_and_no_hang(
     covered = re.findall(r"cov: (\d+)", done.stderr)
     assert runs is not None and covered, done.stderr[-2000:]
     assert int(runs[1]) > len(seeds(target)) and int(covered[-1]) >= FEWEST[target], done.stderr[-2000:]
-    record_property("runs", int(runs[1]))
-    print(f"{target}: {runs[1]} inputs, {covered[-1]} edges")
+    figures.note("parser", target)
+    figures.note("inputs", runs[1])
+    figures.note("edges", covered[-1])

@@ -286,8 +286,10 @@ async def test_X17_one_byte_a_second_is_given_up(far: FarHub) -> None:
     )
     drops: list[tuple[bytes, ...]] = [
         tuple(bytes([b]) for b in far.request("POST", "/rest/v1/contacts", typed, token=far.token)[:40]),
-        (far.request("POST", "/rest/v1/contacts", typed, "Content-Length: 99", token=far.token),
-        *[b" "] * 40),
+        (
+            far.request("POST", "/rest/v1/contacts", typed, "Content-Length: 99", token=far.token),
+            *[b" "] * 40,
+        ),
         (chunked, *[b"1\r\n \r\n"] * 40),
         (far.request("POST", whatsapp.PATH, "Content-Length: 99"), *[b" "] * 40),
         (far.request("POST", "/auth/v1/verify", "Content-Length: 99"), *[b" "] * 40),

@@ -54,6 +54,7 @@ from tests.attack.far import MIB, FarHub, somebody
 from tests.attack.sizes import PROFILE, scaled
 from tests.attack.test_tenants import QUERY
 from tests.attack.twins import CANARY, checksums, plant
+from tests.fault.conftest import Figures
 from tests.rows import fill
 from tests.unit.test_tokens import SETTINGS as TOKEN_SETTINGS
 from tests.unit.test_tokens import ring as ring
@@ -283,7 +284,9 @@ TOTAL = scaled(2_000, 50_000)
 IDENTITIES = ("owner", "key", "anon")
 
 
-async def test_X31_every_route_answers_everything_in_its_documented_shape(far: FarHub) -> None:
+async def test_X31_every_route_answers_everything_in_its_documented_shape(
+    far: FarHub, figures: Figures
+) -> None:
     """Requests made by schemathesis from the routes, tables and bodies that there are, good and bad ones, as
     an owner, with an organization's key and with the anon key."""
     conn = await asyncpg.connect(far.servers.migrate_url)
@@ -315,7 +318,10 @@ async def test_X31_every_route_answers_everything_in_its_documented_shape(far: F
     await conn.close()
     assert seen.requests >= TOTAL * 9 // 10, seen.requests
     assert seen.operations >= 200 and seen.statuses.keys() >= {200, 201, 204, 400, 401, 403, 404, 405, 422}
-    print(f"{seen.requests} requests to {seen.operations} operations: {dict(sorted(seen.statuses.items()))}")
+    figures.note("requests", seen.requests)
+    figures.note("operations", seen.operations)
+    figures.note("answers", " ".join(f"{status}×{n}" for status, n in sorted(seen.statuses.items())))
+    figures.note("memory", seen.memory)
     log = far.log.read_text()
     assert '"level":"error"' not in log, [line for line in log.splitlines() if '"level":"error"' in line][:3]
     assert CANARY not in log
@@ -327,6 +333,7 @@ class Seen:
     def __init__(self) -> None:
         self.requests = self.operations = 0
         self.statuses: dict[int, int] = {}
+        self.memory = ""
 
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -377,7 +384,8 @@ def _fire(far: FarHub, document: dict[str, Any], identities: dict[str, dict[str,
             with suppress(Unsatisfiable):  # nothing of it can be got wrong
                 test()
         sizes.append(far.memory())
-    assert sizes[-1] - sizes[ROUNDS // 2 - 1] < 20 * MIB, [f"{s / MIB:.0f}" for s in sizes]
+    seen.memory = " ".join(f"{size / MIB:.0f}" for size in sizes) + " MiB"
+    assert sizes[-1] - sizes[ROUNDS // 2 - 1] < 20 * MIB, seen.memory
     return seen
 
 

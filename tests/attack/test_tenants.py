@@ -316,14 +316,16 @@ async def test_X04_no_column_of_any_write_gives_a_privilege_or_leaves_the_organi
     wide: Hub, superuser: asyncpg.Connection, twins: tuple[Filled, Filled]
 ) -> None:
     """Every column of every table, in POST, PATCH and upsert, by an agent who holds all permissions, and in
-    PATCH by an administrator: refused or taken, but roles, permissions, keys, owners and organizations are as before."""
+    PATCH by an administrator: refused or taken, but roles, permissions, keys, owners and organizations are as
+    before."""
     a, b = twins
     agent = await make_member(superuser, a.org, "AGENT", **dict.fromkeys(PERMISSIONS, True))
     admin = await make_member(superuser, a.org, "ADMIN")
     before = await checksums(superuser, b)
     guarded = (
         "select user_id, role, is_active, can_access_crm, can_access_pm, can_manage_team,"
-        " can_manage_settings, can_send_messages, can_read_messages from memberships where organization_id = $1 order by user_id"
+        " can_manage_settings, can_send_messages, can_read_messages"
+        " from memberships where organization_id = $1 order by user_id"
     )
     standing = await superuser.fetch(guarded, a.org.id)
     plan = await superuser.fetch("select * from subscriptions where organization_id = $1", a.org.id)
