@@ -32,6 +32,7 @@ from hub.db.embedded import EmbeddedValkey
 from hub.domain.permissions import PERMISSIONS, ROLE_DEFAULTS, RULES, missing
 from hub.functions.router import FUNCTIONS
 from hub.resources import AUTH, PASSWORDS
+from tests import whatsapp
 from tests.attack.people import make_key, token_of, told_apart
 from tests.factories import Member, Org, Servers, insert, make_contact, make_member, make_org, until
 from tests.server import PASSWORD, Answer, Hub, running_hub
@@ -472,6 +473,21 @@ async def test_X09_a_key_ends_when_it_says_and_when_it_is_revoked(
         return (await hub.get(path, key=key)).status == 401
 
     await until(is_refused, timeout_s=6, what="the revoked key to be refused")
+
+
+@pytest.mark.parametrize(
+    "path", ["/rest/v1/x-webhook", "/rest/v1/contacts/x-webhook", "/functions/v1/x-webhook"]
+)
+async def test_X09_an_address_that_ends_like_a_providers_is_no_way_round_the_limits(
+    servers: Servers, valkey: EmbeddedValkey, tmp_path: Path, path: str
+) -> None:
+    """Providers are not counted; guesses are, wherever they are made."""
+    async with behind_a_proxy(servers, valkey.url, tmp_path, HUB_RATE_ADDRESS="5") as hub:
+        home = frm(f"2001:db8:{random.SystemRandom().randrange(1 << 16):x}:2::1")
+        statuses = [(await hub.get(path, key="cg_" + "a" * 43, headers=home)).status for _ in range(8)]
+        assert 429 not in statuses[:5] and statuses[5:] == [429] * 3
+        providers = [(await hub.post(whatsapp.PATH, data=b"{}", headers=home)).status for _ in range(8)]
+        assert set(providers) == {401}
 
 
 async def test_X09_time_does_not_tell_a_known_prefix_from_an_unknown_one(
