@@ -64,6 +64,8 @@ HELLO_S = 5.0
 BACKLOG_FRAMES, BACKLOG_BYTES = 256, 512 * 1024
 #: A session that is behind and takes nothing for so long is closed.
 STALL_S = 10.0
+#: How long a client that has everything may take to answer a close frame.
+GOODBYE_S = 2.0
 #: The kernel's share of that backlog; its default lets a stalled reader take 4 MB.
 SEND_BUFFER_BYTES = 128 * 1024
 #: Frames a client may send: per second, and at once.
@@ -461,10 +463,12 @@ class Session:
 
     async def _close(self, code: int, reason: str) -> None:
         log.info("live.closing", session_id=self.id, code=code)
-        with contextlib.suppress(ConnectionError):
+        patience = STALL_S if self._transport.get_write_buffer_size() else GOODBYE_S
+        with contextlib.suppress(ConnectionError, TimeoutError):
             # A close frame carries at most 123 bytes of text, whole characters.
             text = reason.encode()[:120].decode(errors="ignore").encode()
-            await self._ws.close(code=code, message=text, drain=False)
+            async with asyncio.timeout(patience):
+                await self._ws.close(code=code, message=text, drain=False)
         self.abort()
 
     def abort(self) -> None:
