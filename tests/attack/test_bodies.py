@@ -88,7 +88,9 @@ def hostile_json() -> dict[str, bytes]:
         "beyond Unicode": b'{"first_name": "\xf5\x80\x80\x80"}',
         "UTF-16": '{"first_name": "x"}'.encode("utf-16"),
         "byte order mark": b'\xef\xbb\xbf{"first_name": "x"}',
-        "10^5 exponents": b'{"custom_fields": [' + b"1e99999," * 100_000 + b"1]}",
+        "exponents that Postgres would write out": b'{"custom_fields": {"a": ['
+        + b"1e99999," * 1_000
+        + b"1]}}",
         "a tiny number": b'{"custom_fields": {"a": 1e-99999}}',
         "an exponent of 10^5 digits": b'{"custom_fields": {"a": 1e' + b"9" * 100_000 + b"}}",
         "a number of 10^5 digits": b'{"lead_score": ' + b"9" * 100_000 + b"}",
@@ -97,8 +99,8 @@ def hostile_json() -> dict[str, bytes]:
         "two documents": b'{"first_name": "x"}{"first_name": "y"}',
         "comment": b'{"first_name": "x" /* y */}',
         "single quotes": b"{'first_name': 'x'}",
-        "unclosed string of escapes": b"[" * 65 + b'"' + b'\\"' * 500_000,
-        "unclosed strings": b"[" * 65 + b'\\"' * 500_000,
+        "unclosed string of escapes": b"[" + b"[]," * 70 + b'"' + b'\\"' * 400_000,
+        "unclosed strings": b"[" + b"[]," * 70 + b'\\"' * 400_000,
         "10^5 keys of nothing": b"{" + b",".join(b'"k%d":1' % n for n in range(80_000)) + b"}",
         "a million commas": b"[" + b"," * 1_000_000 + b"]",
         "only white space": b" " * 1_000_000,
@@ -419,7 +421,7 @@ def test_X13_parsers_do_not_backtrack(text: str, deadline: None) -> None:
         with suppress(HubError):
             parse_query(door + text)
     parse_phone(text)
-    for opening in (b"[" * 65, b"[1e999,", b'{"a":"'):
+    for opening in (b"[" + b"[]," * 70, b"[1e100,", b'{"a":"'):
         with suppress(HubError):
             check_json(opening + text.encode() * 5)
 
