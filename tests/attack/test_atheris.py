@@ -21,7 +21,7 @@ SECONDS = {"ci": 1, "full": 30, "nightly": 600}[PROFILE]
 HANG_S = 20 if PROFILE == "ci" else 1
 #: Edges that a run covers at least, or it does not reach the parser. What msgspec reads in C has few.
 FEWEST = {
-    "webhook": 100, "grammar": 150, "frames": 8, "spool": 30, "phones": 10, "tokens": 25, "bodies": 25,
+    "webhook": 100, "grammar": 150, "frames": 8, "spool": 30, "phones": 10, "tokens": 100, "bodies": 25,
     "configuration": 40,
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["hub", "msgspec", "phonenumbers"]):
+with atheris.instrument_imports(include=["hub", "msgspec", "phonenumbers", "jwt"]):
     from tests.attack.atheris.targets import TARGETS
 
 

@@ -51,6 +51,9 @@ def seeds(target: str) -> list[bytes]:
             ]
         case "tokens":
             return [
+                b"eyJhbGciOiJFUzI1NiIsImtpZCI6ImVzIn0.eyJyb2xlIjoiYXV0aGVudGljYXRlZCJ9." + b"A" * 86,
+                b"eyJhbGciOiJIUzI1NiIsImtpZCI6ImhzIn0.eyJyb2xlIjoiYW5vbiIsImV4cCI6OTk5OTk5OTk5OX0."
+                + b"A" * 43,
                 b"v1:0a1b2c3d:AAAAAAAAAAAAAAAA:AAAAAAAAAAAAAAAAAAAAAA",
                 b"sha256=" + b"0" * 64,
                 b"t=1,v1=" + b"0" * 64,

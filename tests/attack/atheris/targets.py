@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 
 from hub.auth.secrets import CannotOpen, open_secret
+from hub.auth.tokens import Keyring
 from hub.bodies import check_json, decode_json
 from hub.channels import signing
 from hub.channels.spool import SpoolFile
 from hub.channels.whatsapp_cloud import WhatsAppCloud
 from hub.domain.phones import parse_phone
-from hub.errors import BadRequest, HubError
+from hub.errors import AuthenticationFailed, BadRequest, HubError
 from hub.functions.messages import _insert, _send
 from hub.realtime import protocol
 from hub.rest import render
@@ -27,6 +28,8 @@ from hub.rest.catalog import Column, Table
 from hub.rest.grammar import parse_prefer, parse_query
 from hub.rest.sealed import split
 from hub.settings import BadSettings, load_settings
+from tests.unit.test_tokens import HS, PEM, row
+from tests.unit.test_tokens import SETTINGS as TOKEN_SETTINGS
 
 Target = Callable[[bytes], None]
 _ADAPTER = WhatsAppCloud()
@@ -114,8 +117,19 @@ def phones(data: bytes) -> None:
         assert again is not None and again.e164 == found.e164, "one canonical form"
 
 
+_RING = Keyring(
+    [row(TOKEN_SETTINGS, "hs", "HS256", HS), row(TOKEN_SETTINGS, "es", "ES256", PEM)], TOKEN_SETTINGS
+)
+
+
 def tokens(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
+    for read in (_RING.verify, _RING.verify_recovery):
+        try:
+            read(text)
+            raise AssertionError("a forged token was taken")
+        except AuthenticationFailed:
+            pass
     try:
         open_secret(_LOADED, text, table="t", column="c", organization_id=None, row_id=None)
         raise AssertionError("a forged secret opened")
