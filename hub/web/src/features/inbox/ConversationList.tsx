@@ -2,7 +2,7 @@ import { ActionIcon, Button, Skeleton, TextInput } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { Eye, Inbox as InboxIcon, Search, X } from "lucide-react";
+import { Eye, Inbox as InboxIcon, ListChecks, Search, X } from "lucide-react";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { LinkAnnouncer, LinkBadge } from "../../app/LinkBadge";
@@ -10,6 +10,7 @@ import { usePrefs } from "../../app/prefs";
 import type { InboxSearch } from "../../app/search";
 import { channelsQuery, profilesQuery } from "../../api/lists";
 import type { Conversation } from "../../api/models";
+import "../../i18n/inbox";
 import { colleagueName, contactName } from "../../lib/people";
 import { QUEUES, type Queue, loadMore, useLive } from "../../realtime/live";
 import { EmptyState } from "../../ui/EmptyState";
@@ -20,7 +21,8 @@ import css from "./ConversationList.module.css";
 import { ConversationRow } from "./ConversationRow";
 import { countQueue, holdOrder, searchQueue, sortQueue } from "./queue";
 import { SelectionBar } from "./SelectionBar";
-import { pick, unpickAll, useSelection } from "./selection";
+import { useLongPress } from "./longPress";
+import { pick, startPicking, unpickAll, useSelection } from "./selection";
 
 const ROW = { cosy: 78, compact: 58 };
 
@@ -35,6 +37,7 @@ export interface ConversationListProps {
 
 export function ConversationList({ queue, search, me, selected, onRows }: ConversationListProps) {
   const { t } = useTranslation();
+  const { t: more } = useTranslation("inbox");
   const navigate = useNavigate({ from: "/inbox" });
   const conversations = useLive((live) => live.inbox.conversations);
   const contacts = useLive((live) => live.inbox.contacts);
@@ -73,6 +76,8 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
   // What left the list is not picked any more: nobody sees it.
   const pickedIds = useSelection((selection) => selection.ids);
   const picked = useMemo(() => rows.filter((row) => pickedIds.has(row.id)), [rows, pickedIds]);
+  const picking = useSelection((selection) => selection.on) || picked.length > 0;
+  const longPress = useLongPress(picking, pick);
 
   const size = ROW[density];
   const virtual = useVirtualizer({
@@ -129,6 +134,15 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
         <h1 className={css.title}>{t("nav.inbox")}</h1>
         <LinkBadge />
         <LinkAnnouncer />
+        <ActionIcon
+          className={css.start}
+          size={34}
+          aria-label={more("select.start")}
+          aria-pressed={picking}
+          onClick={picking ? unpickAll : startPicking}
+        >
+          <ListChecks size={18} />
+        </ActionIcon>
       </header>
       <div className={css.search}>
         <TextInput
@@ -168,7 +182,7 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
           />
         ))}
       </nav>
-      {picked.length > 0 && (
+      {picking && (
         <SelectionBar
           picked={picked}
           shown={ids}
@@ -221,9 +235,11 @@ export function ConversationList({ queue, search, me, selected, onRows }: Conver
                 <li
                   key={row.id}
                   className={css.slot}
+                  data-pick={row.id}
+                  {...longPress}
                   style={{ blockSize: item.size, transform: `translateY(${item.start}px)` }}
                 >
-                  <label className={cx(css.pick, density === "compact" && css.pickCompact, picked.length > 0 && css.picking)}>
+                  <label className={cx(css.pick, density === "compact" && css.pickCompact, picking && css.picking)}>
                     <input
                       type="checkbox"
                       checked={pickedIds.has(row.id)}

@@ -27,7 +27,8 @@ export function SelectionBar({ picked, shown, me, onLeave }: SelectionBarProps) 
   const [busy, setBusy] = useState(false);
   const [tagging, setTagging] = useState(false);
   const [tag, setTag] = useState("");
-  const closed = picked.every((row) => row.status === "CLOSED");
+  const none = picked.length === 0;
+  const closed = !none && picked.every((row) => row.status === "CLOSED");
   const others = (profiles ?? []).filter((one) => one.is_active && one.id !== me);
 
   const leave = () => {
@@ -69,7 +70,7 @@ export function SelectionBar({ picked, shown, me, onLeave }: SelectionBarProps) 
       </Tooltip>
       <Menu position="bottom-end" width={230}>
         <Menu.Target>
-          <ActionIcon size={30} aria-label={t("bulk.assign")} title={t("bulk.assign")} disabled={busy}>
+          <ActionIcon size={30} aria-label={t("bulk.assign")} title={t("bulk.assign")} disabled={busy || none}>
             <UserPlus size={16} />
           </ActionIcon>
         </Menu.Target>
@@ -104,7 +105,7 @@ export function SelectionBar({ picked, shown, me, onLeave }: SelectionBarProps) 
             size={30}
             aria-label={t("bulk.tag")}
             title={t("bulk.tag")}
-            disabled={busy}
+            disabled={busy || none}
             onClick={() => setTagging(!tagging)}
           >
             <Tag size={16} />
@@ -138,7 +139,7 @@ export function SelectionBar({ picked, shown, me, onLeave }: SelectionBarProps) 
         <ActionIcon
           size={30}
           aria-label={closed ? t("bulk.reopen") : t("bulk.close")}
-          disabled={busy}
+          disabled={busy || none}
           onClick={() => run(closeOrReopenAll(picked, closed))}
         >
           {closed ? <ArchiveRestore size={16} /> : <Archive size={16} />}

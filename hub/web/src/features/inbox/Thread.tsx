@@ -139,9 +139,11 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
     saidBefore.current = said;
   }, [said]);
   const height = virtual.getTotalSize();
+  // The composer takes room from the thread as it grows: by lines, by attached files.
+  const room = virtual.scrollRect?.height ?? 0;
   useLayoutEffect(() => {
     if (placed.current && sticking.current && height > 0) virtual.scrollToEnd();
-  }, [height, items, virtual]);
+  }, [height, room, items, virtual]);
 
   const shown = virtual.getVirtualItems();
   const atEnd = !placed.current || virtual.isAtEnd(END_PX);

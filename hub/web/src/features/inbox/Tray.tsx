@@ -64,7 +64,8 @@ function Card({ file, problem, onRemove, onFitted }: CardProps) {
     if (!blocked) void ensureUpload(file.key);
   }, [file.key, blocked]);
 
-  const picture = file.kind === "image" && safeType(file.mime) !== "application/octet-stream" ? addressOf(file.key) : null;
+  const [broken, setBroken] = useState(false);
+  const picture = !broken && file.kind === "image" && safeType(file.mime) !== "application/octet-stream" ? addressOf(file.key) : null;
   const Icon = icons[file.kind];
   const size = fileSize(file.bytes, lang);
   const fit = async () => {
@@ -105,7 +106,7 @@ function Card({ file, problem, onRemove, onFitted }: CardProps) {
   return (
     <li className={css.card} data-testid="tray-file" data-state={trouble ? "trouble" : (upload?.state ?? "waiting")}>
       <span className={css.thumb}>
-        {picture ? <img src={picture} alt="" /> : <Icon size={22} aria-hidden />}
+        {picture ? <img src={picture} alt="" onError={() => setBroken(true)} /> : <Icon size={22} aria-hidden />}
       </span>
       <span className={css.text}>
         <bdi className={css.name} title={file.name}>

@@ -1,7 +1,8 @@
 /** Conversations picked for a deed on all of them. */
 import { create } from "zustand";
 
-export const useSelection = create<{ ids: ReadonlySet<string> }>()(() => ({ ids: new Set() }));
+/** `on`: picking goes on although none is picked yet, as a finger has no other way to begin. */
+export const useSelection = create<{ ids: ReadonlySet<string>; on: boolean }>()(() => ({ ids: new Set(), on: false }));
 
 export function pick(id: string, on?: boolean): void {
   const ids = new Set(useSelection.getState().ids);
@@ -10,8 +11,11 @@ export function pick(id: string, on?: boolean): void {
   useSelection.setState({ ids });
 }
 
+export const startPicking = (): void => useSelection.setState({ on: true });
+
 export const pickAll = (ids: readonly string[]): void => useSelection.setState({ ids: new Set(ids) });
 
 export function unpickAll(): void {
-  if (useSelection.getState().ids.size) useSelection.setState({ ids: new Set() });
+  const { ids, on } = useSelection.getState();
+  if (ids.size || on) useSelection.setState({ ids: new Set(), on: false });
 }
