@@ -172,6 +172,12 @@ async def test_S09_what_is_past_its_time_goes_and_the_rest_stays(
     await superuser.execute(
         "insert into auth.refresh_tokens (session_id, token_hash) values ($1, '\\x99')", ended
     )
+    await superuser.execute(
+        "insert into audit_log (organization_id, actor_kind, action, at)"
+        " values ($1, 'user', 'old', now() - interval '401 days'),"
+        " ($1, 'user', 'new', now() - interval '399 days')",
+        org.id,
+    )
     for at in (org, quiet):
         await make_contact(superuser, at)
     await superuser.execute(
@@ -185,6 +191,7 @@ async def test_S09_what_is_past_its_time_goes_and_the_rest_stays(
     await reaper.clean()
     assert await superuser.fetchval("select array_agg(account) from auth.sign_in_failures") == ["new"]
     assert await superuser.fetchval("select array_agg(recipient) from app.mail_outbox") == ["new"]
+    assert await superuser.fetchval("select array_agg(action) from audit_log") == ["new"]
     assert {r["id"] for r in await superuser.fetch("select id from auth.sessions")} >= {
         sessions[1]["id"],
         open_,
