@@ -258,6 +258,9 @@ class Contestant:
     def __init__(self, runner: Runner, client: Client, source: Source, kb_a_session: float) -> None:
         self.runner, self.client, self.source = runner, client, source
         self.kb_a_session = kb_a_session
+        #: Events that may be on their way flat out; learnt in the warm-up, or a slow server would need a
+        #: minute for what a fast one does in a second.
+        self.window = 0
 
 
 async def contestants(s: Stage, names: Sequence[str], sessions: int, organizations: int) -> list[Contestant]:
@@ -345,11 +348,19 @@ class _Frames:
         return made
 
 
+async def warm_up(c: Contestant, frames: _Frames) -> None:
+    """Caches, and half a second's worth of events as the window."""
+    each = c.client.sessions // frames.orgs
+    c.window = max(5, 2000 // each)
+    rate = (await flat_out(c, frames, 0.2))["frames_s"]
+    c.window = max(5, min(int(rate / 2 / each), max(WINDOW_EVENTS, WINDOW_FRAMES // each)))
+
+
 async def flat_out(c: Contestant, frames: _Frames, seconds: float) -> dict[str, float]:
-    """As fast as the readers take it, for about ``seconds``: never more than a window of frames on the way.
+    """As fast as the readers take it, for about ``seconds``: never more than a window of events on the way.
     Whoever delivers nothing for two seconds has lost the rest."""
     each = c.client.sessions // frames.orgs
-    window = max(WINDOW_EVENTS, WINDOW_FRAMES // each)
+    window = c.window
     start, cpu, began = c.client.count(), c.runner.cpu_s(), time.perf_counter()
     sent = 0
     last_at, last = began, start["frames"]
@@ -477,8 +488,8 @@ async def _shape(
     frames = _Frames(organizations)
     rate = rate_of(organizations)
     try:
-        for c in all_:  # caches; and whoever is not up to it shows here
-            await flat_out(c, frames, 0.2)
+        for c in all_:
+            await warm_up(c, frames)
         for n in range(rounds):
             say(f"Round {n + 1} of {rounds}")
             for c in all_:

