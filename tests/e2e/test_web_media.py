@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, expect
 
 from tests.e2e.test_web_matrix import keep
 from tests.e2e.web import (
@@ -75,7 +75,7 @@ def shade(unique: str) -> int:
 
 def give(page: Page, *files: tuple[str, str, bytes]) -> None:
     """Picks files (name, type, bytes) in the page's chooser."""
-    chosen = [{"name": name, "mimeType": kind, "buffer": data} for name, kind, data in files]
+    chosen = [FilePayload(name=name, mimeType=kind, buffer=data) for name, kind, data in files]
     page.get_by_test_id("file-chooser").set_input_files(chosen)
 
 
@@ -472,6 +472,97 @@ def test_a_note_stands_in_the_thread_and_never_goes_out(desk: Desk, unique: str)
     write(dana, f"out it goes {unique}")
     until(lambda: desk.product.received(f"out it goes {unique}") == 1, "the reply")
     assert desk.product.received(f"ask the boss first {unique}") == 0
+
+
+# ---- fingers and notices -----------------------------------------------------------------------------
+
+
+def test_several_conversations_are_picked_by_touch(desk: Desk) -> None:
+    """A finger that stays on a row picks it, taps pick the next, and a button begins without holding."""
+    desk.touch = True
+    dana = desk.agent("dana", width=360)
+    rows = dana.get_by_test_id("conversation-row")
+    session = dana.context.new_cdp_session(dana)
+
+    def press(row: Locator, held: bool) -> None:
+        box = row.bounding_box()
+        assert box is not None
+        point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+        if held:
+            expect(dana.get_by_test_id("selection-bar")).to_be_visible()
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    press(rows.nth(0), held=True)
+    expect(dana.get_by_text("1 selected")).to_be_visible()
+    press(rows.nth(1), held=False)
+    expect(dana.get_by_text("2 selected")).to_be_visible()
+    press(rows.nth(1), held=False)
+    expect(dana.get_by_text("1 selected")).to_be_visible()
+    assert "/inbox/" not in dana.url
+    assert audit(dana) == []
+    dana.get_by_role("button", name="Clear selection").tap()
+    expect(dana.get_by_test_id("selection-bar")).to_have_count(0)
+
+    dana.get_by_role("button", name="Select several conversations").tap()
+    expect(dana.get_by_text("0 selected")).to_be_visible()
+    expect(dana.get_by_role("button", name="Close all")).to_be_disabled()
+    press(rows.nth(2), held=False)
+    expect(dana.get_by_text("1 selected")).to_be_visible()
+    dana.get_by_role("button", name="Clear selection").tap()
+    press(rows.nth(0), held=False)
+    dana.get_by_test_id("thread").wait_for()
+
+
+RECORD = """(() => {
+  window.told = [];
+  class Told extends EventTarget {
+    static permission = 'granted';
+    static async requestPermission() { return 'granted'; }
+    constructor(title, options) {
+      super();
+      window.told.push({ title, ...options, closed: false, one: this });
+    }
+    close() { window.told.find((each) => each.one === this).closed = true; }
+  }
+  window.Notification = Told;
+  window.away = false;
+  document.hasFocus = () => !window.away;
+})()"""
+
+
+def test_desktop_notices_are_asked_for_and_go_when_read(desk: Desk, unique: str) -> None:
+    dana = desk.agent("dana", "/settings/appearance")
+    dana.context.add_init_script(RECORD)
+    dana.reload()
+    switch = dana.get_by_role("switch", name="Desktop notices")
+    expect(switch).not_to_be_checked()
+    switch.check(force=True)
+    assert audit(dana) == []
+    dana.goto(f"{desk.product.url}/inbox")
+    open_conversation(dana, "Omar")
+    link_says(dana, "Live")
+
+    def told() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = dana.evaluate(
+            "window.told.map(({ title, body, closed }) => ({ title, body, closed }))"
+        )
+        return found
+
+    desk.product.says("peter", f"seen at once {unique}")
+    desk.product.says("omar", f"seen at once {unique}")
+    expect(bubble(dana, f"seen at once {unique}")).to_be_visible()
+    assert told() == []
+    dana.evaluate("window.away = true; window.dispatchEvent(new Event('blur'))")
+    desk.product.says("omar", f"while away {unique}")
+    until(lambda: len(told()) == 1, "the notice")
+    assert told() == [{"title": "Omar Farouk", "body": f"while away {unique}", "closed": False}]
+    # Layla is a colleague's.
+    desk.product.says("layla", f"not hers {unique}")
+    expect(dana.get_by_test_id("conversation-row").filter(has_text=f"not hers {unique}")).to_be_visible()
+    assert len(told()) == 1
+    dana.evaluate("window.away = false; window.dispatchEvent(new Event('focus'))")
+    until(lambda: told()[0]["closed"], "the notice gone")
 
 
 # ---- looks -------------------------------------------------------------------------------------------

@@ -167,6 +167,8 @@ class Desk:
     chromium: Browser
     watch: Watch
     contexts: list[BrowserContext] = field(default_factory=list)
+    #: Pages that are opened from now on belong to a screen without a mouse.
+    touch: bool = False
 
     def page(
         self, *, width: int = 1280, height: int = 800, language: str = "en", scheme: str = "light"
@@ -176,6 +178,8 @@ class Desk:
             locale="ar-EG" if language == "ar" else "en-US",
             color_scheme="dark" if scheme == "dark" else "light",
             reduced_motion="reduce",
+            has_touch=self.touch,
+            is_mobile=self.touch,
         )
         context.set_default_timeout(20_000)
         self.contexts.append(context)

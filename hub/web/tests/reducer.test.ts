@@ -1,8 +1,10 @@
 import { describe, expect, test } from "vitest";
+import type { Conversation } from "../src/api/models";
+import { newsIn } from "../src/app/news";
 import type { ServerFrame } from "../src/realtime/frames";
 import { parseFrame } from "../src/realtime/frames";
 import {
-  applyEvents, beginResync, emptyInbox, follow, markRead, openThread, putMessages, takeConversations, takeOlder,
+  type Inbox, applyEvents, beginResync, emptyInbox, follow, markRead, openThread, putMessages, takeConversations, takeOlder,
   takeThread, unreadCount,
 } from "../src/realtime/reducer";
 import { contact, conversation, event, message } from "./rows";
@@ -146,5 +148,28 @@ describe("threads", () => {
     const thread = inbox.threads.get("c1");
     expect(thread?.messages.map((one) => one.conv_seq)).toEqual([7, 8, 9]);
     expect(thread?.complete).toBe(true);
+  });
+});
+
+describe("desktop notices", () => {
+  const now = Date.parse("2026-11-24T12:00:00Z");
+  const inbox = (...rows: Conversation[]): Inbox => ({ ...emptyInbox, conversations: new Map(rows.map((row) => [row.id, row])) });
+  const row = (fields: Partial<Conversation> = {}) =>
+    conversation({ inbound_count: 1, last_inbound_at: "2026-11-24T11:59:50Z", ...fields });
+  const ids = (before: Inbox, after: Inbox) => newsIn(before, after, "me", now).map((one) => one.id);
+
+  test("are due for what a customer just wrote to me or to nobody", () => {
+    const before = inbox(row());
+    expect(ids(before, inbox(row({ inbound_count: 2, version: 2 })))).toEqual(["c1"]);
+    expect(ids(before, inbox(row({ inbound_count: 2, assignee_id: "me" })))).toEqual(["c1"]);
+    expect(ids(inbox(), inbox(row()))).toEqual(["c1"]);
+  });
+
+  test("are not due for colleagues' conversations, for old messages, or for what is no message of a customer", () => {
+    const before = inbox(row());
+    expect(ids(before, inbox(row({ inbound_count: 2, assignee_id: "you" })))).toEqual([]);
+    expect(ids(inbox(), inbox(row({ last_inbound_at: "2026-11-24T11:00:00Z" })))).toEqual([]);
+    expect(ids(before, inbox(row({ version: 2, tags: ["vip"] })))).toEqual([]);
+    expect(ids(before, before)).toEqual([]);
   });
 });

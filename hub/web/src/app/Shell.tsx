@@ -67,6 +67,22 @@ export function Shell() {
     return stopLive;
   }, [userId, navigate]);
 
+  const notices = usePrefs((prefs) => prefs.notices);
+  useEffect(() => {
+    if (!notices || userId === null || !("Notification" in window) || Notification.permission !== "granted") {
+      return undefined;
+    }
+    let stop: (() => void) | null = null;
+    let over = false;
+    void import("./notices").then((one) => {
+      if (!over) stop = one.startNotices(userId);
+    });
+    return () => {
+      over = true;
+      stop?.();
+    };
+  }, [notices, userId]);
+
   // By place on the keyboard: on an Arabic layout `event.key` of K is "ن".
   useHotkeys([["mod+K", openPalette, { usePhysicalKeys: true }]], []);
   useHotkeys(

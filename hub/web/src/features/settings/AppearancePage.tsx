@@ -1,4 +1,5 @@
-import { SegmentedControl, useMantineColorScheme } from "@mantine/core";
+import { SegmentedControl, Switch, useMantineColorScheme } from "@mantine/core";
+import { useState } from "react";
 import { useTranslation } from "react-i18next";
 import { setPrefs, usePrefs } from "../../app/prefs";
 import { LANGUAGES, languageNames, setLanguage } from "../../i18n";
@@ -9,6 +10,18 @@ export function AppearancePage() {
   const { t, i18n } = useTranslation();
   const { colorScheme, setColorScheme } = useMantineColorScheme();
   const density = usePrefs((prefs) => prefs.density);
+  const notices = usePrefs((prefs) => prefs.notices);
+  const able = "Notification" in window;
+  const [refused, setRefused] = useState(able && Notification.permission === "denied");
+  const setNotices = async (on: boolean) => {
+    if (!on) {
+      setPrefs({ notices: false });
+      return;
+    }
+    const answer = await Notification.requestPermission();
+    setRefused(answer === "denied");
+    setPrefs({ notices: answer === "granted" });
+  };
   return (
     <SettingsPage title={t("settings.appearance")} intro={t("appearance.intro")}>
       <section className={css.card}>
@@ -50,6 +63,15 @@ export function AppearancePage() {
               { value: "cosy", label: t("appearance.cosy") },
               { value: "compact", label: t("appearance.compact") },
             ]}
+          />
+        </div>
+        <div className={css.row}>
+          <Switch
+            checked={notices && able && !refused}
+            disabled={!able || refused}
+            onChange={(event) => void setNotices(event.currentTarget.checked)}
+            label={t("appearance.notices")}
+            description={refused || !able ? t("appearance.noticesRefused") : t("appearance.noticesHint")}
           />
         </div>
       </section>
