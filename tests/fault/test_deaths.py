@@ -619,7 +619,7 @@ async def test_D13_the_disk_fills_up(
                 fill(small_disk, 6 << 20)  # logs can be written, a segment of PostgreSQL's log cannot
             else:
                 # what the operator deletes in the end
-                fill(small_disk, shutil.disk_usage(small_disk).free - (100 << 20))
+                fill(small_disk, shutil.disk_usage(small_disk).free - (160 << 20))
             if by == "log" or guard == "off":
                 await write_log_until(rig, lambda: is_full(rig, panics), 10 if guard == "on" else 100)
             if guard == "off":
