@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -246,6 +247,9 @@ def run(
         "Two hubs share the two cores with Postgres and the load client here, so their row says that nothing "
         "breaks, not how far more cores would carry."
     )
+    together = _together(found)
+    if together is not None:
+        notes.append(together)
     columns = [
         ("rate", "requests/s"), ("p50_ms", "p50 ms"), ("p99_ms", "p99 ms"), ("server_us", "server µs"),
         ("pg_us", "Postgres µs"), ("refused", "refused"), ("client", "client CPU"),
@@ -267,6 +271,27 @@ def run(
     )
     report.goals = _goals(found, {**ended, **counted}, growth)
     return report
+
+
+def _together(found: Rounds) -> str | None:
+    """The hub and its Postgres against both floors added, and what these cores could carry at those floors;
+    None when a row is missing."""
+    at256 = "256 connections"
+    rows = [(at256, HUB, "server_us"), (at256, HUB, "pg_us"), (at256, WORK, "server_us")]
+    rows += [("2 connections", DIRECT, "pg_us"), (at256, HUB, "client"), (at256, HUB, "rate")]
+    figures = [found.median(*row) for row in rows]
+    floor_rate = found.median(at256, WORK, "rate")
+    if None in figures or not floor_rate:
+        return None
+    hub, postgres, work, direct, client, rate = (figure or 0.0 for figure in figures)
+    cores = os.cpu_count() or 1
+    most = cores * 1e6 / (work + direct + client / rate * 1e6)
+    return (
+        f"256 connections: hub and Postgres together take {brief((hub + postgres) / (work + direct))}× the "
+        f"CPU of the HTTP work floor and ingest_many of 200 added. The floor has a core to itself, the hub "
+        f"shares {cores} with Postgres and the client: at the floors' own cost they would carry {most:,.0f} "
+        f"messages/s, {brief(most / floor_rate)} of the floor's rate; no more than that can be had here."
+    )
 
 
 def _runners(s: Stage, wanted: set[str]) -> dict[str, Runner]:

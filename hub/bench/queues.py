@@ -7,10 +7,9 @@ Each row is a program of its own (hub/bench/peers) that prints {"jobs", "done", 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +17,7 @@ import msgspec
 
 from hub.bench import install
 from hub.bench.figures import Goal, Report, Rounds, say
-from hub.bench.stage import Stage, postgres_cpu_s, stage
+from hub.bench.stage import Stage, foreign_environment, postgres_cpu_s, stage
 
 CASE = "no-op jobs"
 SET = "jobs table, claim 500 × 2 connections"
@@ -74,10 +73,7 @@ def measure(s: Stage, way: Way, jobs: int | None = None) -> dict[str, float]:
         "redis": s.valkey.url,
         "queue": f"q{uuid4().hex}",
     }
-    own = way.argv is _ours
-    environment: Mapping[str, str] | None = None
-    if not own:
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment = None if way.argv is _ours else foreign_environment()
     used = postgres_cpu_s(s)
     done = subprocess.run(
         [*way.argv(), json.dumps(options)], capture_output=True, text=True, check=False, env=environment

@@ -150,8 +150,7 @@ class Stage:
         """A ready peer of another environment: its program, and the options as the last argument."""
         port = free_port()
         text = json.dumps({**options, "port": port})
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        child = self.run([*argv, text], port, environment, cwd)
+        child = self.run([*argv, text], port, foreign_environment(), cwd)
         self._until_ready(port, "/", child)
         return Runner(name, port, (child.pid,))
 
@@ -167,6 +166,11 @@ class Stage:
     def stop(self) -> None:
         _end(self.children)
         self.children = []
+
+
+def foreign_environment() -> dict[str, str]:
+    """Ours, without what would make another Python find our packages."""
+    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:

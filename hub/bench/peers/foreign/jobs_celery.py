@@ -3,14 +3,13 @@
 
 import json
 import logging
-import os
 import resource
 import subprocess
 import sys
 import time
 
 import redis
-from celery import Celery
+from celery import Celery, platforms
 
 logging.disable(logging.WARNING)
 options = json.loads(sys.argv[-1])
@@ -65,7 +64,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "worker":
-        os.environ["C_FORCE_ROOT"] = "1"
+        platforms.C_FORCE_ROOT = True
         app.worker_main(
             [
                 "worker", "--loglevel=ERROR", f"--concurrency={options['batch']}", "--without-gossip",
