@@ -70,9 +70,7 @@ def read_rows(raw: bytes, content_type: str) -> Rows:
         elif raw.startswith(b"{"):
             rows = Rows([_row.decode(raw)], b"[" + raw + b"]")
         else:
-            raise BadRequest(
-                "The body must be a JSON object or an array of objects", rest_code="PGRST102"
-            )
+            raise BadRequest("The body must be a JSON object or an array of objects", rest_code="PGRST102")
         raw.decode()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(

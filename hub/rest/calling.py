@@ -15,10 +15,10 @@ from hub.bodies import check_json
 from hub.errors import BadRequest, MethodNotAllowed, NotFound
 from hub.rest.body import read_rows
 from hub.rest.deed import Ask, Connection, Deed, Kit, check_reads, in_timezone, may_roll_back
+from hub.rest.grammar import parse_call, parse_query
 from hub.rest.media import Media
 from hub.rest.plan import Ambiguous, make_plan
 from hub.rest.prefer import Prefer
-from hub.rest.query import parse_call, parse_query
 from hub.rest.reading import format_of, window
 from hub.rest.refusals import DatabaseRefusal
 from hub.rest.reply import (
@@ -72,8 +72,7 @@ def prepare_call(kit: Kit, ask: Ask) -> Deed:
     head_only = ask.method == "HEAD" or (posted and prefer.returns == "minimal" and _wants_head(prefer))
     if prefer.most_affected is not None and not function.is_set:
         raise BadRequest(
-            "Function must return SETOF or TABLE when max-affected preference is used with "
-            "handling=strict",
+            "Function must return SETOF or TABLE when max-affected preference is used with handling=strict",
             rest_code="PGRST128",
         )
     maker = _Maker(kit, function, arguments, query)
@@ -322,4 +321,3 @@ class _Maker:
         return writer.done(
             f"with q as materialized ({inner}) select q.n, q.body, null::bigint as total, {_SAID} from q"
         )
-

@@ -1,87 +1,62 @@
-"""Which tables /rest/v1 shows and what their columns are, read from Postgres once a process.
+"""The schema as this process knows it, read from Postgres, with the statements made for it.
 
-Only tables of hub.domain.permissions are shown. The columns cannot change while a process runs: the start
-refuses a database of another version.
+Only tables of hub.domain.permissions are shown, and functions of the schema public. It is read at its first
+use, so that a hub starts while Postgres is away, and again after `NOTIFY pgrst` (which a migration sends) or
+when Postgres says that something we thought was there is not.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-import msgspec
+import structlog
 
 from hub.db.pool import Database
 from hub.domain.permissions import RULES
-from hub.errors import NotFound
+from hub.rest.compiler import Compiler
+from hub.rest.schema import Table, build
 from sql import q
 
-#: Columns that are machinery.
-_HIDDEN = {("contacts", "search")}
-
-
-class Column(msgspec.Struct, frozen=True):
-    """``type`` is SQL for a cast, such as ``timestamp with time zone`` or ``text[]``."""
-
-    name: str
-    type: str
-    is_generated: bool
-    is_array: bool
-
-
-class Table(msgspec.Struct, frozen=True):
-    """``key`` is the primary key; a view has its `id`."""
-
-    name: str
-    columns: dict[str, Column]
-    key: tuple[str, ...]
-    is_view: bool
-
-    @property
-    def public_key(self) -> tuple[str, ...]:
-        """The key as clients know it: the organization goes without saying."""
-        return tuple(c for c in self.key if c != "organization_id") or self.key
+log = structlog.get_logger()
 
 
 class Catalog:
-    """One per process; loads itself at its first use, so that a hub starts while Postgres is away."""
+    """One per process."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, *, aggregates: bool = True) -> None:
         self._db = db
-        self._tables: dict[str, Table] | None = None
+        self._aggregates = aggregates
+        self._compiler: Compiler | None = None
         self._lock = asyncio.Lock()
+
+    async def compiler(self) -> Compiler:
+        """Raises Unavailable while nothing can be read."""
+        compiler = self._compiler
+        if compiler is not None:
+            return compiler
+        async with self._lock:
+            if self._compiler is None:
+                self._compiler = await self._load()
+            return self._compiler
 
     async def table(self, name: str) -> Table:
         """Raises NotFound for a table that the API does not show, Unavailable while nothing can be read."""
-        if self._tables is None:
-            async with self._lock:
-                if self._tables is None:
-                    self._tables = await self._load()
-        try:
-            return self._tables[name]
-        except KeyError:
-            raise NotFound(
-                f"There is no table {name[:80]!r} here",
-                hint="The tables are listed in docs/",
-                rest_code="PGRST205",
-            ) from None
+        return (await self.compiler()).table(name)
 
-    async def _load(self) -> dict[str, Table]:
+    def forget(self) -> None:
+        """The next request reads the schema anew."""
+        if self._compiler is not None:
+            log.info("catalog.forgotten")
+        self._compiler = None
+
+    async def _load(self) -> Compiler:
+        names = sorted(RULES)
         async with self._db.connection("admin") as conn:
-            rows = await conn.fetch(q.list_columns, sorted(RULES))
-        return build(rows)
+            relations = await conn.fetch(q.list_relations, names)
+            attributes = await conn.fetch(q.list_attributes, names)
+            references = await conn.fetch(q.list_references, names)
+            functions = await conn.fetch(q.list_functions)
+        return Compiler(build(relations, attributes, references, functions), aggregates=self._aggregates)
 
 
-def build(rows: list[Any]) -> dict[str, Table]:
-    """Tables by name from the rows of list_columns."""
-    columns: dict[str, dict[str, Column]] = {}
-    keys: dict[str, tuple[str, ...]] = {}
-    views: dict[str, bool] = {}
-    for row in rows:
-        table, name = row["table_name"], row["column_name"]
-        if (table, name) in _HIDDEN:
-            continue
-        columns.setdefault(table, {})[name] = Column(name, row["type"], row["is_generated"], row["is_array"])
-        keys[table] = tuple(row["key"]) or ("id",)
-        views[table] = row["is_view"]
-    return {name: Table(name, found, keys[name], views[name]) for name, found in columns.items()}
+__all__ = ["Catalog", "Table"]

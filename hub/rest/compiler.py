@@ -9,7 +9,7 @@ import msgspec
 
 from hub.errors import NotFound
 from hub.rest import statement, write
-from hub.rest.plan import Level, Plan, make_plan
+from hub.rest.plan import Plan, make_plan
 from hub.rest.schema import Schema, Table
 from hub.rest.statement import Format, Statement
 from hub.rest.tree import Shape
@@ -45,8 +45,6 @@ class Compiler:
         self.insert = remember(self._insert)
         self.update = remember(self._update)
         self.delete = remember(self._delete)
-        self.estimate = remember(self._estimate)
-        self.count_up_to = remember(self._count_up_to)
 
     def table(self, name: str) -> Table:
         """Raises NotFound for a table that the API does not show."""
@@ -65,12 +63,6 @@ class Compiler:
     def _read(self, table: str, shape: Shape, format_: Format, counts: bool) -> tuple[Plan, Statement]:
         plan: Plan = self.plan(table, shape)
         return plan, statement.read(plan.root, format_, counts=counts)
-
-    def _estimate(self, table: str, shape: Shape) -> Statement:
-        return statement.estimate(self.plan(table, shape).root)
-
-    def _count_up_to(self, table: str, shape: Shape, most: int) -> Statement:
-        return statement.count_up_to(self.plan(table, shape).root, most)
 
     def _insert(self, w: WriteShape) -> tuple[Plan, Statement]:
         plan, answer = self._answer(w)
@@ -96,7 +88,3 @@ class Compiler:
         level = msgspec.structs.replace(plan.root, tests=())
         return plan, Answer(level=level, returning=w.returning, format=w.format, keys=w.keys)
 
-
-def only_tests(level: Level) -> Level:
-    """For choosing the rows of a write: `!inner` shapes the answer alone."""
-    return msgspec.structs.replace(level, sorts=())

@@ -196,9 +196,7 @@ class _Planner:
             if function.table is None and not function.is_set:
                 column = Column(path.column, function.returns)
         if column is None:
-            raise BadRequest(
-                f"column {table.name}.{path.column[:80]} does not exist", rest_code="42703"
-            )
+            raise BadRequest(f"column {table.name}.{path.column[:80]} does not exist", rest_code="42703")
         type_ = column.type
         if path.steps:
             type_ = "text" if path.steps[-1][0] == "->>" else "jsonb"
@@ -219,9 +217,7 @@ class _Planner:
             )
         return Child(way, level, embed.join == "inner", embed.is_spread, bool(level.outputs))
 
-    def _test(
-        self, table: Table, condition: Condition, names: dict[str, int], children: list[Child]
-    ) -> Test:
+    def _test(self, table: Table, condition: Condition, names: dict[str, int], children: list[Child]) -> Test:
         if not isinstance(condition, Filter):
             parts = tuple(self._test(table, part, names, children) for part in condition.parts)
             return Combined(condition.op, parts, condition.negated)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import msgspec
-
 from hub.errors import RangeNotSatisfiable
 from hub.rest.deed import Ask, Connection, Deed, Kit, check_permission, check_reads, in_timezone
+from hub.rest.grammar import parse_query
 from hub.rest.media import Media
 from hub.rest.prefer import Prefer
-from hub.rest.query import parse_query
 from hub.rest.reply import (
     VARY,
     Reply,
@@ -22,7 +18,7 @@ from hub.rest.reply import (
     rendered,
 )
 from hub.rest.statement import DEFAULT_LIMIT, LARGEST_LIMIT, Format, names_of
-from hub.rest.tree import Query, Shape
+from hub.rest.tree import Query
 
 
 def prepare_read(kit: Kit, ask: Ask) -> Deed:
@@ -33,8 +29,10 @@ def prepare_read(kit: Kit, ask: Ask) -> Deed:
     prefer = ask.prefer()
     offset, limit = window(query, ask.headers.get("Range", "") if ask.method == "GET" else "")
     media = ask.media()
-    exact = prefer.count == "exact"
-    plan, statement = compiler.read(table.name, query.shape, format_of(media, ask.method), exact)
+    # `planned` and `estimated` are counted too: the planner's numbers are made of everybody's rows, and would
+    # tell what the neighbours have
+    counted = prefer.count is not None
+    plan, statement = compiler.read(table.name, query.shape, format_of(media, ask.method), counted)
     check_permission(kit.principal, table.name, "read")
     check_reads(kit.principal, plan.reads)
     arguments = statement.bind(query.values, limit=limit, offset=offset)
@@ -44,9 +42,7 @@ def prepare_read(kit: Kit, ask: Ask) -> Deed:
         row = await conn.fetchrow(statement.text, *arguments)
         assert row is not None
         rows: int = row["n"]
-        total: int | None = row["total"] if exact else None
-        if prefer.count is not None and not exact:
-            total = await _estimated(conn, kit, table.name, query, prefer, offset + rows)
+        total: int | None = row["total"] if counted else None
         check_offset(offset, total)
         check_single(rows, media)
         head = csv_line(names_of(plan.root)) if media.kind == "csv" else ""
@@ -106,31 +102,3 @@ def window(query: Query, range_: str) -> tuple[int, int]:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
-
-
-class _Explained(msgspec.Struct):
-    rows: float = msgspec.field(name="Plan Rows")
-
-
-class _Explanation(msgspec.Struct):
-    plan: _Explained = msgspec.field(name="Plan")
-
-
-_explanations: Final = msgspec.json.Decoder(list[_Explanation])
-
-
-async def _estimated(
-    conn: Connection, kit: Kit, table: str, query: Query, prefer: Prefer, at_least: int
-) -> int:
-    """`planned` is the planner's number; `estimated` is exact up to the default limit and the planner's
-    above. Never less than what was just read."""
-    shape: Shape = query.shape
-    if prefer.count == "estimated":
-        statement = kit.compiler.count_up_to(table, shape, DEFAULT_LIMIT + 1)
-        counted: int = await conn.fetchval(statement.text, *statement.bind(query.values))
-        if counted <= DEFAULT_LIMIT:
-            return counted
-        at_least = max(at_least, counted)
-    statement = kit.compiler.estimate(table, shape)
-    explained = await conn.fetchval(statement.text, *statement.bind(query.values))
-    return max(at_least, int(_explanations.decode(explained)[0].plan.rows))

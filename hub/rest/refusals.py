@@ -31,6 +31,13 @@ _TOLD: Final[dict[str, str | None]] = {
     "40P01": "Two transactions waited for each other",
     "54001": "The request is too complex",
 }
+#: What a caller's own words can bring about. Anything else that is neither a server's fault nor listed above
+#: says that a statement of ours is wrong, and its text is about our insides.
+_CALLERS: Final = (
+    "0A000", "22", "23", "28", "42501", "42701", "42702", "42703", "42704", "42725",
+    "42803", "42804", "42809", "42846", "42883", "428C9", "42P01", "42P10", "42P18", "42P20", "42P21",
+    "42P22", "44000", "P0001", "PT", "25006",
+)  # fmt: skip
 _CODES: Final = {
     400: "BAD_REQUEST", 401: "AUTHENTICATION_FAILED", 403: "INSUFFICIENT_PERMISSIONS",
     404: "RESOURCE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 409: "CONFLICT", 500: "INTERNAL_ERROR",
@@ -79,7 +86,7 @@ def refusal(error: asyncpg.PostgresError) -> Exception:
         spoken = from_database(error)
         if spoken is not None:
             return spoken
-    if status >= 500 and state not in _TOLD:
+    if state not in _TOLD and (status >= 500 or not state.startswith(_CALLERS)):
         return from_database(error) or error
     retry = 2 if status == 503 else None
     hint = getattr(error, "hint", None) if state.startswith(("P0001", "PT")) else None

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from hub.domain.permissions import Verb, rule
+
 TENANT: Final = "organization_id"
 #: Columns that are machinery.
 HIDDEN: Final = frozenset({("contacts", "search")})
@@ -46,7 +48,7 @@ class Table(msgspec.Struct, frozen=True):
     columns: dict[str, Column]
     keys: tuple[tuple[str, ...], ...] = ()
     is_view: bool = False
-    verbs: frozenset[str] = frozenset({"insert", "update", "delete"})
+    verbs: frozenset[Verb] = frozenset({"insert", "update", "delete"})
     description: str | None = None
     computed: dict[str, Function] = {}
 
@@ -158,8 +160,10 @@ def build(
         )
         if name in VIEWS:
             keys = (("id",),)
-        bits = {"insert": 8, "update": 4, "delete": 16}
+        bits: dict[Verb, int] = {"insert": 8, "update": 4, "delete": 16}
         verbs = frozenset(v for v, bit in bits.items() if row["updatable"] & bit)
+        if row["is_view"]:  # what nobody may do through it is no part of it
+            verbs = frozenset(v for v in verbs if not rule(name, v).nobody)
         tables[name] = Table(
             name, columns[name], keys, row["is_view"], verbs, row["description"], computed.get(name, {})
         )

@@ -110,11 +110,11 @@ class _Select:
         join: Join | None = None
         while text.startswith("!", at):
             word, at = read_name(text, at + 1, "select")
-            if word in ("inner", "left") and join is None:
-                join = word  # type: ignore[assignment]
-            elif hint is None:
-                hint = word
+            if word in ("inner", "left"):
+                twice, join = join is not None, word  # type: ignore[assignment]
             else:
+                twice, hint = hint is not None, word
+            if twice:
                 raise refuse("select", "one hint and one of inner and left", given=word)
         if not text.startswith("(", at):
             raise refuse("select", "columns in parentheses after an embedded table", given=text[at:])

@@ -21,7 +21,7 @@ import msgspec
 
 from hub.errors import BadRequest
 from hub.rest.plan import Child, Combined, Comparison, Exists, Level, Output, Place, Sort, Test
-from hub.rest.schema import Relationship, Table
+from hub.rest.schema import Relationship
 
 #: Rows of an answer, or of one embed, without a limit; and with the largest.
 DEFAULT_LIMIT: Final = 1000
@@ -347,25 +347,6 @@ def _counted(writer: Writer, root: Level, source: str) -> str:
     if root.is_grouped:
         return f"({writer.select(bare, alias, source)}) c"
     return f"{source} {alias}{writer.where(bare, alias)}"
-
-
-def count_up_to(root: Level, most: int) -> Statement:
-    """How many rows there are, but no more than ``most`` are looked at: one column."""
-    writer = Writer()
-    rows = _counted(writer, root, table_name(root.table.name))
-    return writer.done(f"select count(*) from (select 1 from {rows} limit {most}) c")
-
-
-def estimate(root: Level) -> Statement:
-    """The planner's opinion, as EXPLAIN's JSON."""
-    writer = Writer()
-    rows = _counted(writer, root, table_name(root.table.name))
-    return writer.done(f"explain (format json) select 1 from {rows}")
-
-
-def rows_of(table: Table) -> str:
-    """All that a table shows, as a list of columns."""
-    return ", ".join(quote(name) for name in table.columns)
 
 
 def names_of(level: Level) -> list[str]:

@@ -101,7 +101,7 @@ def _json(
     if is_one:
         return f"(({filled} || ({body})::jsonb)::json)"
     return (
-        f"(select coalesce(jsonb_agg({filled} || e.value order by e.ordinality), '[]')::json "
+        f"(select coalesce(jsonb_agg(({filled} || e.value) order by e.ordinality), '[]')::json "
         f"from jsonb_array_elements(({body})::jsonb) with ordinality e)"
     )
 

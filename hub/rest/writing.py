@@ -21,10 +21,10 @@ from hub.rest.deed import (
     in_timezone,
     may_roll_back,
 )
+from hub.rest.grammar import parse_query
 from hub.rest.media import Media
 from hub.rest.plan import Plan
 from hub.rest.prefer import Prefer
-from hub.rest.query import parse_query
 from hub.rest.reading import format_of
 from hub.rest.reply import Reply, check_single, csv_line, rendered
 from hub.rest.schema import Table
@@ -153,9 +153,7 @@ def prepare_replace(kit: Kit, ask: Ask) -> Deed:
     names = names_written(table, body.rows, query.shape.columns)
     rows = [row for row in body.rows if all(_is_value(row.get(c), v) for c, v in identity.items())]
     if not rows:
-        raise BadRequest(
-            "Payload values do not match URL in primary key column(s)", rest_code="PGRST115"
-        )
+        raise BadRequest("Payload values do not match URL in primary key column(s)", rest_code="PGRST115")
     body = Rows(rows[:1])
     media = ask.media()
     check_permission(kit.principal, table.name, "insert")
@@ -226,9 +224,7 @@ def _deed(kit: Kit, table: Table, verb: str, run: Any, prefer: Prefer, names: li
         verb in ("insert", "replace") or (verb == "update" and "status" in names)
     )
     rolls_back = prefer.rolls_back and may_roll_back(kit)
-    return Deed(
-        name=table.name, verb=verb, run=run, wakes=sends and not rolls_back, rolls_back=rolls_back
-    )
+    return Deed(name=table.name, verb=verb, run=run, wakes=sends and not rolls_back, rolls_back=rolls_back)
 
 
 def _reply(
@@ -286,7 +282,9 @@ def _identity(table: Table, query: Query) -> dict[str, str]:
             found[condition.path.column] = query.values[condition.value]
     if not sound or set(table.with_tenant(table.key)) != set(table.with_tenant(tuple(found))):
         raise MethodNotAllowed(
-            "Filters must include all and only primary key columns with 'eq' operators", rest_code="PGRST105"
+            "Filters must include all and only primary key columns with 'eq' operators",
+            headers={"Allow": "OPTIONS, GET, HEAD, POST, PUT, PATCH, DELETE"},
+            rest_code="PGRST105",
         )
     return found
 

@@ -232,7 +232,7 @@ async def test_X28_a_bug_is_answered_with_its_request_id_alone(
         raise RuntimeError("the secret words of a bug")
 
     token = await hub.token(owner.email)
-    monkeypatch.setattr(hub.app[CATALOG], "table", fail)
+    monkeypatch.setattr(hub.app[CATALOG], "compiler", fail)
     answer = await hub.get("/rest/v1/contacts", token=token)
     assert (answer.status, answer.json["error_code"]) == (500, "INTERNAL_ERROR")
     assert b"secret words" not in answer.body

@@ -23,9 +23,10 @@ from hub.domain.phones import parse_phone
 from hub.errors import AuthenticationFailed, BadRequest, HubError
 from hub.functions.messages import _insert, _send
 from hub.realtime import protocol
-from hub.rest import render
-from hub.rest.catalog import Column, Table
-from hub.rest.grammar import parse_prefer, parse_query
+from hub.rest.compiler import Compiler, WriteShape
+from hub.rest.grammar import parse_query
+from hub.rest.prefer import parse_prefer
+from hub.rest.schema import Column, Schema, Table
 from hub.rest.sealed import split
 from hub.settings import BadSettings, load_settings
 from tests.unit.test_tokens import HS, PEM, row
@@ -38,15 +39,15 @@ _LOADED = load_settings(_SETTINGS)
 _TABLE = Table(
     "contacts",
     {
-        n: Column(n, t, is_generated=False, is_array=t.endswith("[]"))
+        n: Column(n, t)
         for n, t in {
             "organization_id": "uuid", "id": "uuid", "first_name": "text", "tags": "text[]",
             "custom_fields": "jsonb",
         }.items()
     },
-    ("organization_id", "id"),
-    is_view=False,
+    (("id",),),
 )  # fmt: skip
+_COMPILER = Compiler(Schema({"contacts": _TABLE}, {}, {}))
 
 
 def webhook(data: bytes) -> None:
@@ -55,15 +56,15 @@ def webhook(data: bytes) -> None:
 
 
 def grammar(data: bytes) -> None:
-    """Query string, and what is rendered from it."""
+    """Query string, and the statements that are made of it."""
     text = data.decode("utf-8", "surrogateescape")
     try:
         query = parse_query(text)
-        for made in (
-            render.read(_TABLE, query, limit=1, count=True), render.delete(_TABLE, query,
-            returning=query.select),
-            render.update(_TABLE, query, ["id"], "{}", returning=query.select),
-            render.insert(_TABLE, query, ["id"], "[]", resolution="merge-duplicates", returning=None),
+        shape = WriteShape(table="contacts", shape=query.shape, names=("id",), returning="rows")
+        for _, made in (
+            _COMPILER.read("contacts", query.shape, "json", True), _COMPILER.delete(shape),
+            _COMPILER.update(shape),
+            _COMPILER.insert(msgspec.structs.replace(shape, resolution="merge-duplicates")),
         ):  # fmt: skip
             made.text.encode()
     except HubError as error:
