@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -40,11 +39,13 @@ from hub.channels.protocol import (
 from hub.channels.registry import adapter_for
 from hub.db.pool import Database
 from hub.errors import Unavailable
+from hub.events.clients import Redis
 from hub.failpoints import failpoint
 from hub.settings import Settings
 from sql import q
 from workers.accounts import open_account
 from workers.claim import Lease, Leases, Together
+from workers.pace import Paces
 from workers.retry import SEND_TRIES, backoff_s, outage_s
 from workers.transport import NotSent, perform
 from workers.uploads import Handed, Uploads
@@ -61,7 +62,6 @@ PACE_WAIT_S: Final = 2.0
 comes."""
 GIVE_UP_S: Final = 6 * 3600.0
 """A provider that cannot be reached at all costs no try, but an answer older than this helps nobody."""
-PAIRS: Final = 10_000
 
 _ENCODE = msgspec.json.Encoder(uuid_format="canonical").encode
 
@@ -119,32 +119,19 @@ class Result(msgspec.Struct, omit_defaults=True):
 Outcome = Accepted | Throttled | Retryable | Permanent | WindowClosed | AuthBroken | Unknown | NotSent
 
 
-class Pace:
-    """A leaky bucket a key: one every `interval_s` in the long run, `burst` at once. Keys that are idle are
-    forgotten."""
-
-    def __init__(self, interval_s: float, burst: int) -> None:
-        self._interval_s, self._slack_s = interval_s, interval_s * (burst - 1)
-        self._next: OrderedDict[Hashable, float] = OrderedDict()
-
-    def reserve(self, key: Hashable, *, at_most_s: float) -> float:
-        """Take a place and return the seconds until it comes; a longer wait than `at_most_s` takes none."""
-        now = time.monotonic()
-        due = max(self._next.get(key, 0.0), now)
-        wait = max(0.0, due - now - self._slack_s)
-        if wait <= at_most_s:
-            self._next[key] = due + self._interval_s
-            self._next.move_to_end(key)
-            while len(self._next) > PAIRS:
-                self._next.popitem(last=False)
-        return wait
-
-
 class Sender:
     """The outbound loop of one worker process."""
 
-    def __init__(self, db: Database, settings: Settings, session: aiohttp.ClientSession, worker: str) -> None:
+    def __init__(
+        self,
+        db: Database,
+        settings: Settings,
+        session: aiohttp.ClientSession,
+        worker: str,
+        redis: Redis | None = None,
+    ) -> None:
         self._db, self._settings, self._session, self._worker = db, settings, session, worker
+        self._paces = Paces(redis, worker)
         self.leases = Leases(db, settings.work_lease_s)
         self._marks: Together[Lease, UUID, bool] = Together(self._mark)
         self._settles: Together[Lease, Result, bool] = Together(self._settle)
@@ -158,8 +145,6 @@ class Sender:
         """How often in a row an account's provider was not reached, and until when (monotonic) it rests."""
         self._broken: set[UUID] = set()
         self._uploads = Uploads(db, settings, session)
-        self._accounts: dict[str, Pace] = {}
-        self._pairs: dict[str, Pace] = {}
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -289,7 +274,9 @@ class Sender:
             return await self._auth_broken(
                 send, AuthBroken("secret", f"The access token cannot be read: {error}")
             )
-        pause = self._pause(adapter, send)
+        pause = await self._paces.reserve(
+            adapter, send.channel_account_id, send.conversation_id, at_most_s=PACE_WAIT_S
+        )
         if pause > PACE_WAIT_S:
             return Result(send.message_id, "throttled", code="paced", retry_in_s=pause)
         if pause:
@@ -320,16 +307,6 @@ class Sender:
                 )
                 return Result(send.message_id, "retry", code="media_forgotten", retry_in_s=0.0)
         return await self._judge(adapter, send, row, to, outcome)
-
-    def _pause(self, adapter: ChannelAdapter, send: ClaimedSend) -> float:
-        """Seconds until the account's and the recipient's buckets allow this send."""
-        limits = adapter.limits
-        pairs = self._pairs.setdefault(adapter.type, Pace(limits.pair_interval_s, limits.pair_burst))
-        accounts = self._accounts.setdefault(
-            adapter.type, Pace(1 / limits.rate_per_s, int(limits.rate_per_s))
-        )
-        pair = pairs.reserve((send.channel_account_id, send.conversation_id), at_most_s=0.0)
-        return pair or accounts.reserve(send.channel_account_id, at_most_s=PACE_WAIT_S)
 
     async def _judge(
         self, adapter: ChannelAdapter, send: ClaimedSend, row: _Row, to: Sequence[Identity], outcome: Outcome

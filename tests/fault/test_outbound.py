@@ -26,14 +26,17 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from hub.actions.messages import retry_message
+from hub.channels.whatsapp_cloud import WhatsAppCloud
 from hub.db.embedded import EmbeddedValkey
 from hub.db.pool import Database
 from hub.errors import Conflict
+from hub.events.clients import make_redis
 from tests.factories import Member, Org, Servers, make_member, until
 from tests.fakes.proxy import FaultProxy, proxy_to
 from tests.fault.conftest import Figures
 from tests.sending import LAYLA, OMAR, World
 from tests.server import Hub, running_hub
+from workers.pace import Paces, burst_of
 
 pytestmark = pytest.mark.fault
 Scaled = Callable[[Any, Any], Any]
@@ -437,26 +440,71 @@ async def nothing_runs(world: World) -> bool:
     return n == 0
 
 
-@pytest.mark.nightly
-async def test_O06_no_bucket_runs_over(world: World, seed: int, figures: Figures) -> None:
-    """Two workers on one number for a minute, 80 a second and one every six seconds a pair allowed."""
-    people = [person(n) for n in range(7_000)]
-    for to in people:
-        await world.queue("x", to=to)
-    for to in people[:40]:
-        for n in range(5):
-            await world.queue(f"again {n}", to=to)
-    async with world.worker(), world.worker():
-        await asyncio.sleep(60)
-    sends = await world.sends()
-    times = [s["at"] for s in sends]
-    rate = len(times) / max(60.0, max(times) - min(times))
-    figures.within("rate against the bucket of one worker", 100 * rate / 80, 110, "%")
-    pairs: dict[str, list[float]] = defaultdict(list)
-    for send in sends:
-        pairs[send["to"]].append(send["at"])
-    figures.note("pairs with several sends", sum(len(at) > 1 for at in pairs.values()))
-    figures.note("sends a second", rate)
+async def test_O06_workers_share_the_buckets_of_a_number(
+    valkey: EmbeddedValkey, seed: int, figures: Figures, scaled: Scaled
+) -> None:
+    """Three workers take places on one number as fast as they are given, for a while; then without Redis."""
+    rng = random.Random(seed)
+    adapter = WhatsAppCloud()
+    account, people = uuid4(), [uuid4() for _ in range(4000)]
+    seconds = scaled(3.0, 60.0)
+    redis = make_redis(valkey.url, connect_s=1.0, command_s=0.5)
+    workers = [Paces(redis, f"w{n}") for n in range(3)]
+
+    async def work(pace: Paces, until_s: float) -> list[float]:
+        """When each place that it took comes (monotonic)."""
+        taken = []
+        while (now := time.monotonic()) < until_s:
+            wait = await pace.reserve(adapter, account, rng.choice(people), at_most_s=0.1)
+            if wait <= 0.1:
+                taken.append(now + wait)
+            await asyncio.sleep(min(wait, 0.05))
+        return taken
+
+    async def measured() -> float:
+        began = time.monotonic()
+        places = await asyncio.gather(*(work(pace, began + seconds) for pace in workers))
+        taken = sorted(at for mine in places for at in mine if at < began + seconds)
+        return len(taken) / seconds / adapter.limits.rate_per_s
+
+    shared = await measured()
+    await redis.aclose()
+    for pace in workers:  # Redis is away from now on: each knows that three share the number
+        pace._resume_at = float("inf")
+    alone = await measured()
+    figures.note("rate with Redis (%)", f"{100 * shared:.1f}")
+    figures.note("rate without (%)", f"{100 * alone:.1f}")
+    burst = burst_of(adapter.limits.rate_per_s) / adapter.limits.rate_per_s / seconds
+    assert shared <= 1.01 + burst
+    assert alone <= 1.10 + 3 * burst
+    assert shared > 0
+
+
+async def test_O06_a_recipient_is_never_written_to_faster_than_the_provider_allows(
+    valkey: EmbeddedValkey, seed: int, figures: Figures
+) -> None:
+    """Two workers, a few recipients, as fast as they may: of each pair the burst, then one an interval."""
+    adapter = WhatsAppCloud()
+    account, people = uuid4(), [uuid4() for _ in range(3)]
+    redis = make_redis(valkey.url, connect_s=1.0, command_s=0.5)
+    workers = [Paces(redis, f"w{n}") for n in range(2)]
+    taken: Counter[UUID] = Counter()
+    refused: list[float] = []
+
+    async def work(pace: Paces) -> None:
+        for _ in range(80):
+            for person in people:
+                wait = await pace.reserve(adapter, account, person, at_most_s=60.0)
+                if wait > 60.0 or (wait > 0 and taken[person] >= adapter.limits.pair_burst):
+                    refused.append(wait)
+                else:
+                    taken[person] += 1
+
+    await asyncio.gather(*map(work, workers))
+    await redis.aclose()
+    assert set(taken.values()) == {adapter.limits.pair_burst}
+    assert 0 < max(refused) <= adapter.limits.pair_interval_s + 0.1
+    figures.note("taken", dict(Counter(taken.values())))
 
 
 # ---- O-07 ------------------------------------------------------------------------------------------------

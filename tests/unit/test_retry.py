@@ -11,7 +11,7 @@ from hub.channels.ingest import BACKLOG, MicroBatcher, Rejected
 from hub.errors import Unavailable
 from tests.factories import until
 from workers.claim import Lease, Together
-from workers.outbound import Pace
+from workers.pace import Pace
 from workers.retry import backoff_s, failure_s, outage_s
 
 
