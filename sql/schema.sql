@@ -912,6 +912,24 @@ CREATE FUNCTION app.extend_media(token uuid, lease interval) RETURNS integer
     select count(*)::integer from kept
   $$;
 
+CREATE FUNCTION app.find_contacts(term text, tag text, most integer) RETURNS SETOF uuid
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select c.id
+      from public.contacts c
+     where c.organization_id = app.org()
+       and (app.may_any('{can_access_crm,can_read_messages}'))
+       and ($2 is null or c.tags @> array[$2])
+       and (nullif(trim($1), '') is null or (
+             select bool_and(c.search like '%' || replace(replace(replace(w, '\', '\\'), '%', '\%'), '_', '\_') || '%')
+               from regexp_split_to_table(app.fold(trim($1)), '\s+') w)
+            or (length(regexp_replace($1, '[^0-9]', '', 'g')) >= 7 and regexp_replace($1, '[0-9+() .-]', '', 'g') = ''
+                and c.search like '%' || ltrim(regexp_replace($1, '[^0-9]', '', 'g'), '0') || '%'))
+     order by c.created_at desc, c.id desc
+     limit $3
+  $_$;
+
 CREATE FUNCTION app.finish_idempotent(principal text, key text, hash bytea, status integer, body text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2599,6 +2617,59 @@ CREATE FUNCTION auth.role() RETURNS text
 CREATE FUNCTION auth.uid() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select (auth.jwt() ->> 'sub')::uuid $$;
+
+CREATE FUNCTION public.add_contact_tag(contact_id uuid, tag text) RETURNS public.contacts
+    LANGUAGE plpgsql
+    AS $$
+  declare
+    changed public.contacts;
+  begin
+    update public.contacts c set tags = c.tags || add_contact_tag.tag
+     where c.organization_id = app.org() and c.id = add_contact_tag.contact_id and not c.tags @> array[add_contact_tag.tag];
+    select c.* into changed from public.contacts c where c.organization_id = app.org() and c.id = add_contact_tag.contact_id;
+    if not found then
+      raise exception using errcode = 'HUB04', message = 'No such contact';
+    end if;
+    if not changed.tags @> array[add_contact_tag.tag] then
+      raise exception using errcode = '42501', message = 'You may not change this contact';
+    end if;
+    return changed;
+  end $$;
+
+CREATE FUNCTION public.current_organization_id() RETURNS uuid
+    LANGUAGE sql STABLE
+    AS $$ select app.org() $$;
+
+CREATE FUNCTION public.inbox_counts() RETURNS TABLE(status text, total bigint)
+    LANGUAGE sql STABLE
+    AS $$
+    select c.status, count(*) from public.conversations c where c.organization_id = app.org() group by c.status order by c.status
+  $$;
+
+CREATE FUNCTION public.mark_conversation_read(conversation_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+  declare
+    c public.conversations;
+  begin
+    select * into c from public.conversations v where v.organization_id = app.org() and v.id = mark_conversation_read.conversation_id;
+    if not found then
+      raise exception using errcode = 'HUB04', message = 'No such conversation';
+    end if;
+    -- a transaction holds a thousand events; whoever has more unread calls again
+    update public.messages m set status = 'READ'
+     where m.organization_id = app.org() and m.conversation_id = c.id and m.id in (
+       select u.id from public.messages u
+        where u.organization_id = app.org() and u.conversation_id = c.id and u.direction = 'INBOUND' and u.status = 'RECEIVED'
+        order by u.conv_seq desc limit 1000);
+  end $$;
+
+CREATE FUNCTION public.search_contacts(search_term text DEFAULT NULL::text, tag text DEFAULT NULL::text) RETURNS SETOF public.contacts
+    LANGUAGE sql STABLE
+    AS $$
+    select c.* from app.find_contacts(search_term, tag, 2000) f join public.contacts c on c.organization_id = app.org() and c.id = f
+     order by c.created_at desc, c.id desc
+  $$;
 
 CREATE TABLE app.account_holds (
     organization_id uuid NOT NULL,

@@ -103,6 +103,7 @@ WITHIN_A_ROLE = {
     "keep_secrets": "sealed settings of rows just written",
     "begin_idempotent": "a caller's own keys",
     "finish_idempotent": "a caller's own keys",
+    "find_contacts": "rpc/search_contacts",
 }
 
 
