@@ -56,23 +56,30 @@ class Flow:
 
 @dataclass
 class Cut:
-    """Reset a connection where `pattern` goes by. `delivered`: the other side gets these bytes, and has
-    answered them, before the connection goes; otherwise they never arrive. None: tossed each time."""
+    """Reset a connection where `pattern` goes by, or after `after_bytes` of one direction. `delivered`: the
+    other side gets the bytes with the pattern, and has answered them, before the connection goes; otherwise
+    they never arrive. None: tossed each time."""
 
-    pattern: bytes
+    pattern: bytes | None
     delivered: bool | None = True
     direction: Direction = "up"
     left: int = 1
     """So many cuts; then everything passes."""
+    after_bytes: int | None = None
+    """Of each connection; what was beyond does not arrive."""
     chance: float = 1.0
     rng: random.Random = field(default_factory=random.Random)
-    _regex: re.Pattern[bytes] = field(init=False)
+    _regex: re.Pattern[bytes] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self._regex = re.compile(self.pattern, re.DOTALL)
+        self._regex = None if self.pattern is None else re.compile(self.pattern, re.DOTALL)
 
-    def strikes(self, direction: Direction, data: bytes) -> bool:
-        if self.left <= 0 or direction != self.direction or not self._regex.search(data):
+    def strikes(self, direction: Direction, data: bytes, passed: int) -> bool:
+        """`passed`: bytes that went this way on this connection before."""
+        if self.left <= 0 or direction != self.direction:
+            return False
+        is_there = self._regex is not None and self._regex.search(data) is not None
+        if not is_there and (self.after_bytes is None or passed + len(data) < self.after_bytes):
             return False
         if self.rng.random() >= self.chance:
             return False
@@ -255,15 +262,17 @@ class FaultProxy:
         flow = self.up if direction == "up" else self.down
         shim = flow.shim() if flow.shim is not None else None
         later: set[asyncio.Task[None]] = set()
+        passed = 0
         try:
             while data := await reader.read(CHUNK):
                 await flow.open()
                 if link.muted == direction:
                     link.answered.set()
                     continue
-                if self.cut is not None and self.cut.strikes(direction, data):
-                    await self._strike(self.cut, data, writer, link)
+                if self.cut is not None and self.cut.strikes(direction, data, passed):
+                    await self._strike(self.cut, data, passed, writer, link)
                     return
+                passed += len(data)
                 if flow.delay_s:
                     await asyncio.sleep(flow.delay_s)
                 if flow.rate:
@@ -285,8 +294,17 @@ class FaultProxy:
             for task in later:
                 task.cancel()
 
-    async def _strike(self, cut: Cut, data: bytes, writer: asyncio.StreamWriter, link: Link) -> None:
+    async def _strike(
+        self, cut: Cut, data: bytes, passed: int, writer: asyncio.StreamWriter, link: Link
+    ) -> None:
         """Deliver or not, let nothing of the answer through, reset."""
+        if cut.after_bytes is not None:
+            self.cuts += 1
+            writer.write(data[: max(0, cut.after_bytes - passed)])
+            with suppress(OSError):
+                await writer.drain()
+            link.reset()
+            return
         delivered = cut.rng.random() < 0.5 if cut.delivered is None else cut.delivered
         self.cuts += 1
         if delivered:

@@ -81,9 +81,13 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
 
 
 @pytest.fixture
-def scaled() -> Callable[[Any, Any], Any]:
-    """`scaled(ci, full)`: the value of this profile."""
-    return lambda ci, full: ci if PROFILE == "ci" else full
+def scaled() -> Callable[..., Any]:
+    """`scaled(ci, full)` or `scaled(ci, full, nightly)`: the value of this profile."""
+
+    def choose(ci: Any, full: Any, *nightly: Any) -> Any:
+        return {"ci": ci, "full": full, "nightly": (*nightly, full)[0]}[PROFILE]
+
+    return choose
 
 
 @pytest.fixture(scope="session")

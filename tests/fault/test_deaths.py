@@ -26,14 +26,14 @@ import pytest
 from tests.factories import until
 from tests.fakes.proxy import Cut
 from tests.fault.clients import Crowd
-from tests.fault.conftest import PROFILE, Figures
+from tests.fault.conftest import Figures
 from tests.fault.invariants import drained, hold, under_load
 from tests.fault.load import Load
 from tests.fault.rig import ROOT, Proc, Rig
 
 pytestmark = pytest.mark.fault
 RigOf = Callable[..., Rig]
-Scaled = Callable[[Any, Any], Any]
+Scaled = Callable[..., Any]
 
 
 def l1(scaled: Scaled, **more: Any) -> dict[str, Any]:
@@ -250,7 +250,7 @@ async def test_D09_a_worker_stands_still_longer_than_its_lease(
     beginning."""
     rng = random.Random(seed)
     lease = 3.0
-    pauses = scaled(3, 50)
+    pauses = scaled(3, 20, 50)
     async with rig_of(hubs=1) as rig:
         await rig.fault("slow", probability=0.5, params={"seconds": 0.3})
         hanging = rig.workers[0]
@@ -509,8 +509,7 @@ async def test_D08_failpoints_one_after_the_other(
         if not name.startswith("migrate.")
         for action in ("kill", "raise", f"hang:{hang_s}")
     ]
-    rounds = {"ci": 1, "full": 1, "nightly": 20}[PROFILE]
-    chosen = rng.sample(all_of_them, 4) if PROFILE == "ci" else all_of_them * rounds
+    chosen = scaled(rng.sample(all_of_them, 3), rng.sample(all_of_them, 24), all_of_them * 20)
     met: Counter[str] = Counter()
     async with rig_of(workers=2) as rig, Crowd(rig, 4, seed=seed) as crowd:
         for n, (name, action) in enumerate(chosen):
