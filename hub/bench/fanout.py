@@ -366,6 +366,7 @@ async def contestants(s: Stage, names: Sequence[str], sessions: int, organizatio
         say(f"  {runner.name}: {sessions} sessions, {kb:.1f} KB each")
         return Contestant(runner, client, writer, kb)
 
+    install.compiled("ws_load.c")
     return list(await asyncio.gather(*(connect(*one) for one in ready)))
 
 

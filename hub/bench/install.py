@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from uuid import uuid4
 
 from hub.bench.figures import say
 
@@ -133,7 +134,9 @@ def compiled(source: str) -> Path | None:
     program = _cache / f"{text.stem}-{zlib.crc32(text.read_bytes()):08x}"
     if not program.exists():
         _cache.mkdir(parents=True, exist_ok=True)
-        _run([compiler, "-O2", "-o", str(program), str(text)])
+        fresh = program.with_suffix(f".{uuid4().hex}")  # several may look for it at once
+        _run([compiler, "-O2", "-o", str(fresh), str(text)])
+        fresh.replace(program)
     return program
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 import msgspec
@@ -14,8 +15,10 @@ from hub.bench import fanout, ingest, latency, queues, rest
 from hub.bench.figures import Report
 
 _RUN = """
-import importlib, json, sys
+import importlib, json, pathlib, sys
 import msgspec
+from hub.bench import install
+install.set_cache(pathlib.Path(sys.argv[3]))
 found = importlib.import_module("hub.bench." + sys.argv[1]).run(**json.loads(sys.argv[2]))
 sys.stdout.buffer.write(msgspec.json.encode(found))
 """
@@ -23,12 +26,13 @@ sys.stdout.buffer.write(msgspec.json.encode(found))
 
 def run(module: str, **options: Any) -> Report:
     """One benchmark in a process of its own: its servers are to end with it."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", _RUN, module, msgspec.json.encode(options).decode()],
-        capture_output=True,
-        check=False,
-        timeout=240,
-    )
+    with tempfile.TemporaryDirectory() as cache:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _RUN, module, msgspec.json.encode(options).decode(), cache],
+            capture_output=True,
+            check=False,
+            timeout=240,
+        )
     assert done.returncode == 0, done.stderr.decode()[-4000:]
     return msgspec.json.decode(done.stdout, type=Report)
 
