@@ -73,7 +73,8 @@ log = structlog.get_logger()
 
 #: Between "not ready" and the end of accepting, so that a proxy has seen it (guarantees 11).
 NOTICE_S: Final = 2.0
-FINISH_S: Final = 10.0
+LINGER_S: Final = 3.0
+FINISH_S: Final = 7.0
 #: How long a start waits for the gate before it listens without having passed it.
 GATE_PATIENCE_S: Final = 5.0
 GATE_AGAIN_S: Final = 1.0
@@ -420,11 +421,22 @@ async def run(settings: Settings) -> None:
         await asyncio.sleep(NOTICE_S)
         await site.stop()
         app[SESSIONS].say_goodbye()
+        await _until_left(runner)
     finally:
         if following is not None:
             following.cancel()
         await runner.cleanup()
     log.info("hub.stopped")
+
+
+async def _until_left(runner: web.AppRunner) -> None:
+    """Callers that keep a connection open for later learn with its next answer that it ends; closing it now
+    could meet a request that is on its way."""
+    server = runner.server
+    until = time.monotonic() + LINGER_S
+    # aiohttp tells nobody when the last connection is gone
+    while server is not None and server.connections and time.monotonic() < until:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
 
 
 def _on_signal(stop: asyncio.Event) -> None:

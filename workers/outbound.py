@@ -47,7 +47,7 @@ from workers.accounts import open_account
 from workers.claim import Lease, Leases, Together
 from workers.pace import Paces
 from workers.retry import SEND_TRIES, backoff_s, outage_s
-from workers.transport import NotSent, perform
+from workers.transport import NotSent, TooLate, perform
 from workers.uploads import Handed, Uploads
 
 log = structlog.get_logger()
@@ -292,19 +292,16 @@ class Sender:
             log.info("send.lost", message=str(send.message_id))
             return None
         failpoint("send.after_sending_commit")
-        if (
-            not lease.may_start()
-        ):  # stopped in between (a paused machine): the row may be somebody else's by now
+        try:
+            answer = await perform(self._session, request, may_start=lease.may_start)
+        except TooLate:  # stopped in between (a paused machine): the row may be somebody else's by now
             return Result(send.message_id, "released")
-        answer = await perform(self._session, request)
         failpoint("send.after_response")
         outcome: Outcome = adapter.classify(answer) if isinstance(answer, ResponseFacts) else answer
         if file is not None and handed is not None and not handed.is_new:
             code = outcome.code if isinstance(outcome, (Permanent, Retryable)) else ""
             if code in adapter.stale_media_codes and send.attempts < SEND_TRIES:
-                await self._note(
-                    q.forget_provider_media, send.organization_id, file, send.channel_account_id
-                )
+                await self._note(q.forget_provider_media, send.organization_id, file, send.channel_account_id)
                 return Result(send.message_id, "retry", code="media_forgotten", retry_in_s=0.0)
         return await self._judge(adapter, send, row, to, outcome)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
 import aiohttp
@@ -21,6 +22,27 @@ class NotSent(msgspec.Struct, frozen=True):
     """No connection, so not one byte reached the provider."""
 
     reason: str
+
+
+class TooLate(Exception):
+    """Whoever wanted this may not begin it any more; not one byte left."""
+
+
+MayStart = Callable[[], bool]
+_may_start: ContextVar[MayStart | None] = ContextVar("may_start", default=None)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Asks once more when the connection stands. Getting there takes a while (TLS), and a process that stood
+    still meanwhile would go on with the next line: the bytes."""
+
+    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
+        connection = await super().connect(*args, **options)
+        may_start = _may_start.get()
+        if may_start is not None and not may_start():
+            connection.close()
+            raise TooLate
+        return connection
 
 
 class _Flags:
@@ -54,7 +76,7 @@ def tracing() -> aiohttp.TraceConfig:
 def make_session(settings: Settings, connector: aiohttp.BaseConnector | None = None) -> aiohttp.ClientSession:
     """A client without redirects, cookies and proxies from the environment, of at most 100 connections."""
     return aiohttp.ClientSession(
-        connector=connector or aiohttp.TCPConnector(limit=100, keepalive_timeout=15),
+        connector=connector or _Connector(limit=100, keepalive_timeout=15),
         timeout=timeout_of(settings, settings.provider_total_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
@@ -70,13 +92,22 @@ def timeout_of(settings: Settings, total_s: float) -> aiohttp.ClientTimeout:
 
 
 async def perform(
-    session: aiohttp.ClientSession, request: RequestDescription, *, is_send: bool = True
+    session: aiohttp.ClientSession,
+    request: RequestDescription,
+    *,
+    is_send: bool = True,
+    may_start: MayStart | None = None,
 ) -> ResponseFacts | NotSent | Unknown:
-    """The complete answer, or what the lack of one means."""
+    """The complete answer, or what the lack of one means. `may_start` is asked right before the first byte
+    leaves; raises TooLate when it says no."""
     body = request.body or None
-    return await perform_call(
-        session, request.method, request.url, request.headers, body, is_send=is_send, limits=None
-    )
+    token = _may_start.set(may_start)
+    try:
+        return await perform_call(
+            session, request.method, request.url, request.headers, body, is_send=is_send, limits=None
+        )
+    finally:
+        _may_start.reset(token)
 
 
 async def perform_call(
