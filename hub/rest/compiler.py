@@ -87,4 +87,3 @@ class Compiler:
         plan: Plan = self.plan(w.table, w.shape)
         level = msgspec.structs.replace(plan.root, tests=())
         return plan, Answer(level=level, returning=w.returning, format=w.format, keys=w.keys)
-

@@ -77,7 +77,7 @@ def delete(table: Table, tests: Level, answer: Answer) -> Statement:
 
 def nothing(answer: Answer) -> Statement:
     """An update without columns: no row is written."""
-    text = body_of("p", answer.format) if answer.returning == "rows" else "''"
+    text = body_of("p", answer.format) if answer.returning == "rows" else "min('')"
     return Statement(f"select 0::bigint as n, {text} as body from (select 1 where false) p", ())
 
 

@@ -189,8 +189,10 @@ async def test_T_DEA_and_T_CNV_the_documents_addresses_run(
 
 async def test_4_5_every_reference_has_a_name_that_can_be_guessed(superuser: asyncpg.Connection) -> None:
     rows = await superuser.fetch(
-        "select k.conname, c.relname, (select array_agg(a.attname::text) from pg_attribute a"
-        " where a.attrelid = k.conrelid and a.attnum = any (k.conkey) and a.attname <> 'organization_id') cols"
+        "select k.conname, c.relname,"
+        " (select array_agg(a.attname::text) from pg_attribute a"
+        " where a.attrelid = k.conrelid and a.attnum = any (k.conkey)"
+        " and a.attname <> 'organization_id') cols"
         " from pg_constraint k join pg_class c on c.oid = k.conrelid"
         " where k.contype = 'f' and c.relnamespace = 'public'::regnamespace"
     )
@@ -235,9 +237,7 @@ async def test_20_1_and_20_3_bare_names_are_not_ambiguous(
         ("contacts?select=first_name,count()&order=last_name", 400, "42803"),
     ],
 )  # fmt: skip
-async def test_11_2_refusals_of_embedding(
-    hub: Hub, token: str, path: str, status: int, code: str
-) -> None:
+async def test_11_2_refusals_of_embedding(hub: Hub, token: str, path: str, status: int, code: str) -> None:
     answer = await hub.get(f"/rest/v1/{path}", token=token)
     assert (answer.status, answer.json["code"]) == (status, code), answer
     if code == "PGRST201":

@@ -395,7 +395,8 @@ async def test_ten_thousand_ids_in_one_line(hub: Hub, token: str, three: list[st
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({"Accept-Profile": "auth"}, 406), ({"Accept": "application/geo+json"}, 406), ({"Accept": "text/html,*/*"}, 200),
+        ({"Accept-Profile": "auth"}, 406), ({"Accept": "application/geo+json"}, 406),
+        ({"Accept": "text/html,*/*"}, 200),
         ({"Accept": "application/vnd.pgrst.array+json"}, 200),
     ],
 )  # fmt: skip

@@ -403,7 +403,8 @@ def test_whatever_is_understood_can_be_said_again(text: str) -> None:
 PIECES = st.sampled_from(
     [
         "a=eq.1", "a=not.in.(1,\"2,3\")", "or=(a.eq.1,not.and(b.is.null,c.cs.{x,y}))", "contacts.or=(a.eq.1)",
-        "contacts.limit=3", "contacts.offset=2", "a->b->>0=like(any).{a*}", "order=a.desc,contacts(b).nullslast",
+        "contacts.limit=3", "contacts.offset=2", "a->b->>0=like(any).{a*}",
+        "order=a.desc,contacts(b).nullslast",
         "select=*,c:contacts!x!inner(a,b:c->>d::text,n.sum()),...d(e)", "not.and=(a.wfts(english).x)",
         "contacts.order=b", "limit=3", "offset=4", "contacts.a.b=is.not_null",
     ]

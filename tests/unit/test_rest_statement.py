@@ -64,8 +64,10 @@ SCHEMA: Schema = build(
         *attributes("licences", "organization_id:uuid id:uuid contact_id:uuid"),
     ],
     [
-        reference("contacts", "company_id", "companies"), reference("companies", "owner_id", "memberships", "user_id"),
-        reference("deals", "contact_id", "contacts"), reference("deals", "owner_id", "memberships", "user_id"),
+        reference("contacts", "company_id", "companies"), reference("companies", "owner_id", "memberships",
+        "user_id"),
+        reference("deals", "contact_id", "contacts"), reference("deals", "owner_id", "memberships",
+        "user_id"),
         reference("deals", "closer_id", "memberships", "user_id"),
         reference("messages", "reply_to_id", "messages"), reference("team_members", "team_id", "teams"),
         reference("team_members", "user_id", "memberships", "user_id"),
