@@ -67,7 +67,6 @@ async def handle(request: web.Request) -> web.Response:
         return web.Response(headers={"Allow": ",".join(_allowed(await _compiler(request), name))})
     principal = await admit(request, "rest")
     compiler = await _compiler(request)
-    compiler.table(name)
     _check_profile(request)
     prepare = _PREPARE.get(request.method)
     if prepare is None or request.method not in _allowed(compiler, name):
