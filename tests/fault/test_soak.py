@@ -17,7 +17,7 @@ import redis.asyncio
 
 from hub.db import migrate as migrate_module
 from hub.db.migrate import SchemaError, migrate
-from tests.factories import until
+from tests.factories import Org, make_conversation, until
 from tests.fault import world as w
 from tests.fault.conftest import Figures
 from tests.fault.invariants import drained, hold, under_load
@@ -256,8 +256,13 @@ async def test_S03_every_process_has_another_wrong_clock(
                     headers={"Authorization": f"Bearer {session['access_token']}"},
                 ) as answer:
                     assert answer.status == 200, await answer.text()
+            # in a conversation of its own: a message for later goes after the ones for now
+            conn = await rig.connect()
+            account = Org(org.id, org.account_id, org.phone_number_id)
+            conversation = await make_conversation(conn, account)
+            await conn.close()
             body = {
-                "conversation_id": str(org.customers[0].conversation_id), "direction": "OUTBOUND",
+                "conversation_id": str(conversation), "direction": "OUTBOUND",
                 "status": "PENDING", "content": f"{org.canary} later",
                 "send_at": (await rig.fetchval("select now() + interval '2 seconds'")).isoformat(),
             }  # fmt: skip
