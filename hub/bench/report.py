@@ -7,6 +7,7 @@ import platform
 import statistics
 import subprocess
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -164,5 +165,5 @@ def page(reports: Sequence[Report], load_before: float) -> str:
         parts.append("\n".join(lines(goal_table(missed))) + "\n")
     for report in reports:
         title, words = SECTIONS[report.name]
-        parts.append(f"## {title}\n\n{words}\n\n{markdown(report)}")
+        parts.append(f"## {title}\n\n{textwrap.fill(words, 110)}\n\n{markdown(report)}")
     return "\n".join(parts)
