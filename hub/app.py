@@ -143,8 +143,9 @@ async def _who(app: web.Application) -> AsyncIterator[None]:
     app[PASSWORDS] = Passwords()
     app[ACCOUNTS] = Accounts(db, settings, app[AUTH], app[PASSWORDS])
     app[RATE] = RateLimiter(app[REDIS])
-    app[CATALOG] = Catalog(db)
+    app[CATALOG] = Catalog(db, aggregates=settings.rest_aggregates)
     yield
+    await app[CATALOG].close()
     app[PASSWORDS].close()
 
 

@@ -63,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_external: int = 500
     rate_web: int = 1200
     rate_address: int = 300
+    rest_aggregates: bool = True
     send_unknown_wait_s: float = 120.0
     work_lease_s: float = 30.0
     work_poll_s: float = 1.0
@@ -208,6 +209,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         rate_rest=r.integer("HUB_RATE_REST", 1000, 1, 1_000_000),
         rate_external=r.integer("HUB_RATE_EXTERNAL", 500, 1, 1_000_000),
         rate_web=r.integer("HUB_RATE_WEB", 1200, 1, 1_000_000),
+        rest_aggregates=r.flag("HUB_REST_AGGREGATES", True),
         rate_address=r.integer("HUB_RATE_ADDRESS", 300, 1, 1_000_000),
         send_unknown_wait_s=r.seconds("HUB_SEND_UNKNOWN_WAIT_S", 120.0, 0.0, 86400.0),
         work_lease_s=r.seconds("HUB_WORK_LEASE_S", 30.0, 1.0, 3600.0),

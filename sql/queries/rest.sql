@@ -65,3 +65,13 @@ select p.proname as name, coalesce(p.proargnames, '{}')::text[] as argument_name
    and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
    and t.typname <> 'trigger'
  order by p.proname, p.oid;
+
+-- name: schema_signature
+-- A number that changes when tables, columns, references or functions of the schema public do.
+select (select coalesce(sum(hashtext(concat_ws('|', a.attrelid, a.attname, a.atttypid, a.attisdropped, a.attnotnull)::text)::bigint), 0)
+          from pg_attribute a join pg_class c on c.oid = a.attrelid
+         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v') and a.attnum > 0)
+     + (select coalesce(sum(hashtext(concat_ws('|', k.oid, k.conname)::text)::bigint), 0) from pg_constraint k
+         where k.connamespace = 'public'::regnamespace)
+     + (select coalesce(sum(hashtext(concat_ws('|', p.oid, p.proname, p.provolatile, p.proacl::text)::text)::bigint), 0) from pg_proc p
+         where p.pronamespace = 'public'::regnamespace);

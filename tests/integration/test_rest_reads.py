@@ -9,7 +9,9 @@ import asyncpg
 import pytest
 from yarl import URL
 
-from tests.factories import Member, Org, make_contact
+from hub.resources import CATALOG
+from hub.rest import catalog
+from tests.factories import Member, Org, make_contact, until
 from tests.server import Hub
 
 EXACT = {"Prefer": "count=exact"}
@@ -216,16 +218,37 @@ async def test_REST_07_to_13_operators(
     assert "".join(r["first_name"] for r in answer.json) == names
 
 
-async def test_the_schema_is_read_again_when_it_changes(
+async def test_2_4_the_schema_is_read_again_when_it_changes(
+    hub: Hub, token: str, five: list[str], superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "COMPARED_EVERY_S", 0.0)
+    path = "/rest/v1/contacts?select=nickname&limit=1"
+    assert (await hub.get(path, token=token)).status == 400
+    await superuser.execute("alter table contacts add column nickname text default 'Nick'")
+
+    async def is_known() -> bool:
+        return (await hub.get(path, token=token)).status == 200
+
+    await until(is_known, what="the new column")
+    assert (await hub.get(path, token=token)).json == [{"nickname": "Nick"}]
+    await superuser.execute(
+        "create function public.is_new() returns integer language sql stable as $$ select 7 $$"
+    )
+
+    async def is_called() -> bool:
+        return (await hub.get("/rest/v1/rpc/is_new", token=token)).status == 200
+
+    await until(is_called, what="the new function")
+
+
+async def test_2_4_what_postgres_misses_is_looked_for_again(
     hub: Hub, token: str, five: list[str], superuser: asyncpg.Connection
 ) -> None:
-    from hub.resources import CATALOG
-
-    assert (await hub.get("/rest/v1/contacts?select=nickname", token=token)).status == 400
     await superuser.execute("alter table contacts add column nickname text default 'Nick'")
     hub.app[CATALOG].forget()
-    assert (await hub.get("/rest/v1/contacts?select=nickname", token=token)).json[0] == {"nickname": "Nick"}
+    path = "/rest/v1/contacts?limit=1&select="
+    assert (await hub.get(path + "nickname", token=token)).json == [{"nickname": "Nick"}]
     await superuser.execute("alter table contacts drop column nickname")
-    missed = await hub.get("/rest/v1/contacts?select=nickname", token=token)
+    missed = await hub.get(path + "*", token=token)
     assert (missed.status, missed.json["code"]) == (400, "42703"), "Postgres says it first"
-    assert (await hub.get("/rest/v1/contacts?limit=1", token=token)).status == 200
+    assert (await hub.get(path + "*", token=token)).status == 200
