@@ -194,8 +194,11 @@ async def _reset(conn: asyncpg.Connection[asyncpg.Record]) -> None:
 
 async def _release(pool: asyncpg.Pool[asyncpg.Record], conn: Any) -> None:
     """Back into the pool. One that cannot be made ready for its next user in time is closed by the driver,
-    which is no fault of whoever is done with it."""
-    with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    which is no fault of whoever is done with it; of one that broke in between, the driver says that it is
+    free already."""
+    with suppress(
+        TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
+    ):
         await asyncio.shield(pool.release(conn, timeout=2))
 
 
