@@ -14,7 +14,7 @@ class _Pool:
     def __init__(self, error: Exception) -> None:
         self.error, self.asked = error, 0
 
-    async def release(self, conn: Any, *, timeout: float) -> None:
+    async def release(self, conn: Any, **options: Any) -> None:
         self.asked += 1
         raise self.error
 
