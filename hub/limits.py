@@ -22,12 +22,12 @@ WINDOW_S: Final = 60.0
 REST_S: Final = 1.0
 _MAX_LOCAL: Final = 20_000
 
-# Counts one request and says how long the window still lasts. A key that lost its expiry (it cannot, but a
+# Counts requests and says how long the window still lasts. A key that lost its expiry (it cannot, but a
 # restored snapshot could) gets a new one instead of limiting for ever.
 _SCRIPT = """
-local n = redis.call('INCR', KEYS[1])
+local n = redis.call('INCRBY', KEYS[1], ARGV[2])
 local left = redis.call('PTTL', KEYS[1])
-if n == 1 or left < 0 then
+if n == tonumber(ARGV[2]) or left < 0 then
   redis.call('PEXPIRE', KEYS[1], ARGV[1])
   left = tonumber(ARGV[1])
 end
@@ -61,10 +61,12 @@ class RateLimiter:
         self._resume_at = 0.0
         self._local: dict[str, tuple[float, int]] = {}
 
-    async def hit(self, name: str, who: object, limit: int) -> tuple[Allowance, RateLimited | None]:
-        """The allowance after this request, and the refusal if it is one too many."""
+    async def hit(
+        self, name: str, who: object, limit: int, *, times: int = 1
+    ) -> tuple[Allowance, RateLimited | None]:
+        """The allowance after this request, or so many, and the refusal if it is one too many."""
         key = f"rate:{name}:{who}"
-        used, left_s = await self._count(key)
+        used, left_s = await self._count(key, times)
         allowance = Allowance(limit, used, left_s)
         if used <= limit:
             return allowance, None
@@ -75,11 +77,11 @@ class RateLimiter:
             retry_after_s=max(1.0, left_s),
         )
 
-    async def _count(self, key: str) -> tuple[int, float]:
+    async def _count(self, key: str, times: int) -> tuple[int, float]:
         now = time.monotonic()
         if now >= self._resume_at:
             try:
-                used, left_ms = await self._script(keys=[key], args=[int(WINDOW_S * 1000)])
+                used, left_ms = await self._script(keys=[key], args=[int(WINDOW_S * 1000), times])
             except (RedisError, OSError, TimeoutError) as error:
                 if self._resume_at == 0.0:
                     log.warning("rate_limits.local", error=type(error).__name__)
@@ -92,9 +94,9 @@ class RateLimiter:
                     self._local.clear()
                     REDIS_AWAY.set(0)
                 return int(used), int(left_ms) / 1000
-        return self._count_here(key, now)
+        return self._count_here(key, now, times)
 
-    def _count_here(self, key: str, now: float) -> tuple[int, float]:
+    def _count_here(self, key: str, now: float, times: int) -> tuple[int, float]:
         start, used = self._local.get(key, (now, 0))
         if now - start >= WINDOW_S:
             start, used = now, 0
@@ -102,5 +104,5 @@ class RateLimiter:
             self._local = {k: v for k, v in self._local.items() if now - v[0] < WINDOW_S}
             if len(self._local) >= _MAX_LOCAL:  # an attack with made-up addresses must not cost memory
                 self._local.clear()
-        self._local[key] = (start, used + 1)
-        return used + 1, WINDOW_S - (now - start)
+        self._local[key] = (start, used + times)
+        return used + times, WINDOW_S - (now - start)

@@ -13,6 +13,7 @@ from hub.auth.callers import admit
 from hub.domain.principal import Principal
 from hub.errors import MethodNotAllowed, NotFound
 from hub.functions import events, media, messages, organizations
+from hub.functions.batch import batch
 
 Handler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 
@@ -36,6 +37,7 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "list-organizations": Function(organizations.list_organizations, _READ),
     "switch-organization": Function(organizations.switch_organization, _WRITE),
     "events": Function(events.events, _READ),
+    "batch": Function(batch, _WRITE),
     "webhook-failures": Function(events.webhook_failures, _READ),
 }
 

@@ -28,15 +28,18 @@ from hub.resources import CATALOG, DB, PUBLISHER, SETTINGS
 from hub.rest.body import CSV_BYTES, is_csv
 from hub.rest.calling import prepare_call
 from hub.rest.compiler import Compiler
-from hub.rest.deed import Ask, Connection, Deed, Kit
+from hub.rest.deed import Ask, Connection, Deed, Kit, check_permission
 from hub.rest.reading import prepare_read
 from hub.rest.refusals import refusal
 from hub.rest.reply import Reply
 from hub.rest.writing import prepare_delete, prepare_insert, prepare_replace, prepare_update
 
-_PREPARE: Final = {
+PREPARE: Final = {
     "GET": prepare_read, "HEAD": prepare_read, "POST": prepare_insert, "PATCH": prepare_update,
     "DELETE": prepare_delete, "PUT": prepare_replace,
+}  # fmt: skip
+_VERBS: Final[dict[str, Verb]] = {
+    "POST": "insert", "PUT": "insert", "PATCH": "update", "DELETE": "delete",
 }  # fmt: skip
 _METHODS: Final = ("OPTIONS", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 #: Answers from this size are compressed for those who accept it; from the larger one beside the loop.
@@ -68,7 +71,9 @@ async def handle(request: web.Request) -> web.Response:
     principal = await admit(request, "rest")
     compiler = await _compiler(request)
     _check_profile(request)
-    prepare = _PREPARE.get(request.method)
+    prepare = PREPARE.get(request.method)
+    if request.method in _VERBS:
+        check_permission(principal, compiler.table(name).name, _VERBS[request.method])
     if prepare is None or request.method not in _allowed(compiler, name):
         raise MethodNotAllowed("Unsupported HTTP method", details={"allowed": list(_allowed(compiler, name))})
     ask = await _ask(request, name)
@@ -100,12 +105,11 @@ async def _compiler(request: web.Request) -> Compiler:
 def _allowed(compiler: Compiler, name: str) -> tuple[str, ...]:
     """Methods of a table: a view has those that it can be written with."""
     table = compiler.table(name)
-    verbs: dict[str, Verb] = {"POST": "insert", "PUT": "insert", "PATCH": "update", "DELETE": "delete"}
     return tuple(
         method
         for method in _METHODS
-        if method not in verbs
-        or (verbs[method] in table.verbs and (method != "PUT" or (table.key and "update" in table.verbs)))
+        if method not in _VERBS
+        or (_VERBS[method] in table.verbs and (method != "PUT" or (table.key and "update" in table.verbs)))
     )
 
 

@@ -472,6 +472,7 @@ async def test_X28_a_bug_in_any_handler_tells_a_request_id_and_nothing_else(
         async with without_its_functions(conn):
             record = {"phone": "+201001383533", "content": "x", "direction": "incoming", "status": "received"}
             bodies = {
+                "batch": {"operations": [{"method": "POST", "path": "contacts", "body": {}}]},
                 "insert-message": record, "whatsapp-cloud-send": {"to": "+201001383533", "message": "x"},
                 "generate-api-key": {"name": "k"}, "switch-organization": {"organizationId": str(uuid4())},
             }  # fmt: skip

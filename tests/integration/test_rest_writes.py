@@ -105,7 +105,7 @@ async def test_7_10_what_a_write_answers(
         ("contacts?id=eq.A&offset=1", {"id": "A"}, 400, "PGRST114"),
         ("contacts?id=eq.A", {"id": "B"}, 400, "PGRST115"),
         ("contacts?id=eq.A", {"first_name": "x"}, 400, "PGRST115"),
-        ("profiles?id=eq.A", {"id": "A"}, 405, "PGRST117"),
+        ("profiles?id=eq.A", {"id": "A"}, 403, "42501"),
     ],
 )  # fmt: skip
 async def test_7_9_what_PUT_refuses(
