@@ -363,16 +363,17 @@ CREATE FUNCTION app.claim_sends(token uuid, worker text, batch integer, lease in
       select x.organization_id, count(*) as n from app.outbox x where x.state = 'running' group by 1
     ), due as (
       select r.organization_id, r.message_id, r.is_bulk, r.due_at, r.lost_leases >= 2 as is_suspect,
-             row_number() over (partition by r.organization_id order by r.due_at, r.message_id) + coalesce(b.n, 0) as place
+             row_number() over (partition by r.organization_id order by r.is_bulk, r.due_at, r.message_id) + coalesce(b.n, 0) as place
         from account a
         left join busy b on b.organization_id = a.organization_id
+        cross join (values (false), (true)) kind (is_bulk)   -- what people write goes ahead of campaigns, however many of those wait
         cross join lateral (
           select o.* from (
             -- of a conversation only the earliest can go; with thousands waiting the others need no look
             select h.* from (select distinct on (w.conversation_id) w.* from (
                                select x.* from app.outbox x
                                 where x.state = 'available' and not x.is_later and x.organization_id = a.organization_id and x.due_at <= clock_timestamp()
-                                  and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = a.id
+                                  and coalesce(x.channel_account_id, '00000000-0000-0000-0000-000000000000') = a.id and x.is_bulk = kind.is_bulk
                                 order by x.due_at, x.message_id limit 400) w
                               order by w.conversation_id, w.conv_seq) h
              order by h.due_at, h.message_id offset 0) o
@@ -1137,7 +1138,7 @@ CREATE FUNCTION app.heard_from(accounts uuid[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    update public.channel_accounts a set last_inbound_at = now(), health = 'ok'
+    update public.channel_accounts a set last_inbound_at = now(), health = case a.health when 'error' then 'error' else 'ok' end
       from app.webhook_routes r
      where r.channel_account_id = any (accounts) and a.organization_id = r.organization_id and a.id = r.channel_account_id
        and (a.last_inbound_at is null or a.last_inbound_at < now() - interval '1 minute' or a.health = 'unknown')
@@ -2259,7 +2260,7 @@ CREATE FUNCTION app.settle_sends(token uuid, results jsonb) RETURNS SETOF uuid
         join app.outbox o on o.message_id = x.message_id and o.lease_token = token and o.state = 'running'
        where x.provider_message_id is not null order by k) keys;
     for r in
-      select o.organization_id, o.message_id, o.channel_account_id, o.attempts, x.outcome, x.provider_message_id, x.code, x.reason, x.retry_in_s, x.hold_s, x.wait_s
+      select o.organization_id, o.message_id, o.channel_account_id, o.attempts, o.sending_at, x.outcome, x.provider_message_id, x.code, x.reason, x.retry_in_s, x.hold_s, x.wait_s
         from jsonb_to_recordset(results) x (message_id uuid, outcome text, provider_message_id text, code text, reason text,
                                             retry_in_s double precision, hold_s double precision, wait_s double precision)
         join app.outbox o on o.message_id = x.message_id and o.lease_token = token and o.state = 'running'
@@ -2276,6 +2277,9 @@ CREATE FUNCTION app.settle_sends(token uuid, results jsonb) RETURNS SETOF uuid
           delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
           select * into m from public.messages where organization_id = r.organization_id and id = r.message_id for no key update;
           perform app.raise_status(m, r.provider_message_id, 'SENT', clock_timestamp(), null, null);
+          -- an account that was refused works again; what was under way when it was refused says nothing
+          update public.channel_accounts a set health = 'ok'
+           where a.organization_id = r.organization_id and a.id = r.channel_account_id and a.health = 'error' and a.last_error_at < r.sending_at;
           touched := touched || r.organization_id;
         when 'failed' then
           delete from app.outbox where organization_id = r.organization_id and message_id = r.message_id;
@@ -4109,7 +4113,7 @@ CREATE INDEX mail_outbox_claim_idx ON app.mail_outbox USING btree (due_at) WHERE
 
 CREATE INDEX media_uploads_channel_account_id_idx ON app.media_uploads USING btree (organization_id, channel_account_id);
 
-CREATE INDEX outbox_claim_idx ON app.outbox USING btree (organization_id, COALESCE(channel_account_id, '00000000-0000-0000-0000-000000000000'::uuid), due_at, message_id) WHERE ((state = 'available'::text) AND (NOT is_later));
+CREATE INDEX outbox_claim_idx ON app.outbox USING btree (organization_id, COALESCE(channel_account_id, '00000000-0000-0000-0000-000000000000'::uuid), is_bulk, due_at, message_id) WHERE ((state = 'available'::text) AND (NOT is_later));
 
 CREATE INDEX outbox_conversation_idx ON app.outbox USING btree (organization_id, conversation_id, conv_seq);
 

@@ -143,7 +143,6 @@ class Sender:
         """Where the next claim goes on; None: at the first account."""
         self._unreachable: dict[UUID, tuple[int, float]] = {}
         """How often in a row an account's provider was not reached, and until when (monotonic) it rests."""
-        self._broken: set[UUID] = set()
         self._uploads = Uploads(db, settings, session)
 
     def wake(self) -> None:
@@ -315,9 +314,6 @@ class Sender:
             self._unreachable.pop(account, None)
         match outcome:
             case Accepted():
-                if account in self._broken:
-                    self._broken.discard(account)
-                    await self._note(q.report_account, send.organization_id, account, "ok", None)
                 new = [i for i in outcome.identities if i not in to]
                 if new:
                     await self._note(q.add_identities, send.organization_id, *_columns(to), *_columns(new))
@@ -375,7 +371,6 @@ class Sender:
         message."""
         account = send.channel_account_id
         assert account is not None
-        self._broken.add(account)
         reason = broken.reason or f"The provider refused our access ({broken.code})"
         await self._note(q.report_account, send.organization_id, account, "error", reason[:500])
         return Result(

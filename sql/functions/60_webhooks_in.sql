@@ -72,11 +72,12 @@ create or replace function app.settle_failure(token uuid, failure uuid, applied 
     end if;
   end $$;
 
--- Accounts heard from; at most one write a minute each, so that ingest never queues on an account's row.
+-- Accounts heard from; at most one write a minute each, so that ingest never queues on an account's row. One whose token was
+-- refused may still be heard from: that says nothing about sending.
 create or replace function app.heard_from(accounts uuid[]) returns void
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$
-    update public.channel_accounts a set last_inbound_at = now(), health = 'ok'
+    update public.channel_accounts a set last_inbound_at = now(), health = case a.health when 'error' then 'error' else 'ok' end
       from app.webhook_routes r
      where r.channel_account_id = any (accounts) and a.organization_id = r.organization_id and a.id = r.channel_account_id
        and (a.last_inbound_at is null or a.last_inbound_at < now() - interval '1 minute' or a.health = 'unknown')

@@ -105,7 +105,7 @@ create table app.outbox (
   constraint outbox_lease_check check ((state = 'running') = (lease_token is not null))
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
 -- By account, because a claim goes round the accounts: one that is held or has a thousand rows stops nobody else.
-create index outbox_claim_idx on app.outbox (organization_id, (coalesce(channel_account_id, '00000000-0000-0000-0000-000000000000')), due_at, message_id)
+create index outbox_claim_idx on app.outbox (organization_id, (coalesce(channel_account_id, '00000000-0000-0000-0000-000000000000')), is_bulk, due_at, message_id)
   where state = 'available' and not is_later;
 create index outbox_later_idx on app.outbox (due_at) where state = 'available' and is_later;
 create index outbox_conversation_idx on app.outbox (organization_id, conversation_id, conv_seq);

@@ -430,6 +430,9 @@ async def test_O05_a_token_that_breaks_in_mid_stream_stops_its_number_after_one_
             "update app.secrets set updated_at = now() where owner_id = $1", broken.account_id
         )
         rows = await terminal(world, ids, 60)
+        assert await world.conn.fetchval(
+            "select health from channel_accounts where id = $1", broken.account_id
+        ) == ("ok")
     assert {r["status"] for r in rows.values()} <= set(DONE)
     assert max(Counter(s["correlator"] for s in await world.sends()).values()) == 1
     figures.note("refused", refused)

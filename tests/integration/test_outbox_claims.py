@@ -210,6 +210,17 @@ async def test_bulk_sends_take_at_most_half_of_a_batch(db: Database, superuser: 
     assert urgent[0] in {r["message_id"] for r in rows}
 
 
+async def test_Q06_an_answer_goes_ahead_of_the_campaign_on_its_own_number(
+    db: Database, superuser: asyncpg.Connection, org: Org
+) -> None:
+    bulk = await pending(superuser, org, n=30)
+    await superuser.execute("update app.outbox set is_bulk = true, due_at = due_at - interval '1 hour'")
+    [answer] = await pending(superuser, org)
+    first = [r["message_id"] for r in await claim(db, batch=4)]
+    assert answer in first
+    assert set(first) - {answer} <= set(bulk)
+
+
 async def test_CHAN_10_a_switched_off_account_waits_and_a_disconnected_one_fails_visibly(
     db: Database, superuser: asyncpg.Connection, org: Org
 ) -> None:
