@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from typing import Any, Final
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import BytesPayload
 
 from hub import clock
 from hub.channels.protocol import RequestDescription, ResponseFacts, Unknown
@@ -29,20 +30,22 @@ class TooLate(Exception):
 
 
 MayStart = Callable[[], bool]
-_may_start: ContextVar[MayStart | None] = ContextVar("may_start", default=None)
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Asks once more when the connection stands. Getting there takes a while (TLS), and a process that stood
-    still meanwhile would go on with the next line: the bytes."""
+class _LastLook(BytesPayload):
+    """Bytes that ask once more, right before they and the request's head leave together. Getting there takes
+    a while (DNS, TLS, other tasks' turns), and a process that stood still meanwhile would simply go on."""
 
-    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
-        connection = await super().connect(*args, **options)
-        may_start = _may_start.get()
-        if may_start is not None and not may_start():
-            connection.close()
+    def __init__(self, value: bytes, may_start: MayStart) -> None:
+        super().__init__(value)
+        self._may_start = may_start
+        self.is_late = False
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.is_late = not self._may_start()
+        if self.is_late:
             raise TooLate
-        return connection
+        await super().write_with_length(writer, content_length)
 
 
 class _Flags:
@@ -76,7 +79,7 @@ def tracing() -> aiohttp.TraceConfig:
 def make_session(settings: Settings, connector: aiohttp.BaseConnector | None = None) -> aiohttp.ClientSession:
     """A client without redirects, cookies and proxies from the environment, of at most 100 connections."""
     return aiohttp.ClientSession(
-        connector=connector or _Connector(limit=100, keepalive_timeout=15),
+        connector=connector or aiohttp.TCPConnector(limit=100, keepalive_timeout=15),
         timeout=timeout_of(settings, settings.provider_total_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
@@ -100,14 +103,19 @@ async def perform(
 ) -> ResponseFacts | NotSent | Unknown:
     """The complete answer, or what the lack of one means. `may_start` is asked right before the first byte
     leaves; raises TooLate when it says no."""
-    body = request.body or None
-    token = _may_start.set(may_start)
-    try:
-        return await perform_call(
-            session, request.method, request.url, request.headers, body, is_send=is_send, limits=None
-        )
-    finally:
-        _may_start.reset(token)
+    late = _LastLook(request.body, may_start) if request.body and may_start is not None else None
+    answer = await perform_call(
+        session,
+        request.method,
+        request.url,
+        request.headers,
+        late or request.body or None,
+        is_send=is_send,
+        limits=None,
+    )
+    if late is not None and late.is_late:
+        raise TooLate
+    return answer
 
 
 async def perform_call(
@@ -115,7 +123,7 @@ async def perform_call(
     method: str,
     url: str,
     headers: Mapping[str, str],
-    body: bytes | aiohttp.FormData | None,
+    body: bytes | BytesPayload | aiohttp.FormData | None,
     *,
     is_send: bool,
     limits: aiohttp.ClientTimeout | None,

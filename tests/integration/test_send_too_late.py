@@ -12,7 +12,7 @@ from tests import whatsapp as wa
 from workers.transport import TooLate, make_session, perform
 
 
-async def test_D09_the_lease_is_looked_at_when_the_connection_stands() -> None:
+async def test_D09_the_lease_is_looked_at_right_before_the_bytes_leave() -> None:
     got: list[bytes] = []
     ended = asyncio.Event()
 
