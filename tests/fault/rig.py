@@ -67,6 +67,8 @@ class Proc:
         self.name, self.argv, self.env, self.log, self.url = name, list(argv), env, log, url
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
+        self._since = 0
+        """Size of the log when this start began."""
         self.wanted = False
         """False once the test itself ended it; `Rig.keep_alive` leaves it alone then."""
         self.is_kept = False
@@ -88,6 +90,7 @@ class Proc:
             )
         self.starts += 1
         self.wanted = True
+        self._since = self.log.stat().st_size
 
     def send_signal(self, number: int) -> None:
         if self.pid is not None:
@@ -132,7 +135,9 @@ class Proc:
                 raise RuntimeError(f"{self.name} ended ({self.process.returncode}).\n{self.tail()}")
             if self.url:
                 return await answers(f"{self.url}/readyz")
-            return self.said("worker.ready") >= self.starts
+            with self.log.open("rb") as log:
+                log.seek(self._since)
+                return b'"worker.ready"' in log.read()
 
         await until(is_ready, timeout_s, f"{self.name} to be ready")
 
@@ -458,6 +463,23 @@ class Rig:
         self._tasks.append(task)
         return task
 
+    def watch_health(self, every_s: float = 0.25) -> None:
+        """From now on the front sends nobody to a hub whose /readyz does not say 200 within a second, as
+        balancers do."""
+
+        async def watch(hub: Proc, target: tuple[str, int]) -> None:
+            while True:
+                is_well = await answers(f"{hub.url}/readyz", 1.0)
+                if is_well and target not in self.front.targets:
+                    self.front.targets.append(target)
+                elif not is_well and target in self.front.targets:
+                    self.front.targets.remove(target)
+                await asyncio.sleep(every_s)
+
+        for hub in self.hubs:
+            port = int(hub.url.rsplit(":", 1)[1])
+            self._tasks.append(asyncio.create_task(watch(hub, ("127.0.0.1", port))))
+
     async def connect(self) -> asyncpg.Connection:
         """The superuser, past every proxy: for arranging and for judging."""
         return await asyncpg.connect(
@@ -559,11 +581,11 @@ class Template:
         return self.folder
 
 
-async def answers(url: str) -> bool:
-    """Whether GET gives 200 within two seconds; on a connection of its own, past any pool."""
+async def answers(url: str, within_s: float = 2.0) -> bool:
+    """Whether GET gives 200 in time; on a connection of its own, past any pool."""
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=within_s)) as http,
             http.get(url) as answer,
         ):
             return answer.status == 200

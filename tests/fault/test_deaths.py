@@ -154,7 +154,7 @@ async def test_D05_valkey_dies_and_comes_back_empty(
         under_load(rig, seed=seed, **l1(scaled)) as scene,
     ):
         assert scene.crowd is not None
-        for n in range(scaled(2, 3)):
+        for n in range(scaled(1, 3)):
             await asyncio.sleep(scaled(1.5, 5.0))
             rig.valkey.kill()
             began = time.time()
@@ -203,42 +203,57 @@ async def test_D06_a_writer_dies_between_commit_and_publication(
         figures.within("longest from commit to screen", scene.crowd.delay_s(1.0), 1.5)
 
 
-@pytest.mark.parametrize("choice", ["hold", "silent", "resend"])
 async def test_D07_a_worker_dies_before_it_can_note_the_answer(
-    rig_of: RigOf, seed: int, figures: Figures, scaled: Scaled, choice: str
+    rig_of: RigOf, seed: int, figures: Figures, scaled: Scaled
 ) -> None:
-    """Workers die after the provider's answer, before they settle: its receipts settle it. `silent`: without
-    receipts it ends as ambiguous; `resend`: once more, as the account's owner chose."""
-    messages = scaled(24, 200)
+    """Workers die after the provider's answer, before they settle. Where receipts come, these settle it;
+    where none come it ends as ambiguous, or is sent once more if the account's owner chose `resend`."""
+    messages = scaled(10, 200)
     failpoints = f"send.after_response=kill@{scaled(0.3, 0.2)}"
-    # receipts come within a second: the wait for them need not be long
-    async with rig_of(hubs=1, env={"HUB_SEND_UNKNOWN_WAIT_S": "8" if choice == "hold" else "2"}) as rig:
-        if choice == "resend":
-            await rig.fetch("update channel_accounts set on_ambiguous = 'resend' returning id")
-        if choice != "hold":
-            await rig.fault("drop_status", probability=1.0)
+    async with rig_of(hubs=1, env={"HUB_SEND_UNKNOWN_WAIT_S": scaled("3", "8")}) as rig:
+        ways = {"hold": rig.world.orgs[:7], "silent": rig.world.orgs[7:14], "resend": rig.world.orgs[14:]}
+        for way, orgs in ways.items():
+            for org in orgs:
+                if way == "resend":
+                    await rig.fetch(
+                        "update channel_accounts set on_ambiguous = 'resend' where id = $1 returning id",
+                        org.account_id,
+                    )
+                if way != "hold":
+                    await rig.fault("drop_status", probability=1.0, account=org.phone_number_id)
         rig.keep_alive(*rig.workers, failpoints=failpoints, rng=random.Random(seed))
         await asyncio.gather(*(worker.restart(failpoints) for worker in rig.workers))
-        load = Load(rig, inbound=0, sends=0, seed=seed)
-        async with load:
-            for n in range(messages):
-                org = rig.world.orgs[n % len(rig.world.orgs)]
-                load.send(org, org.customers[n // len(rig.world.orgs) % len(org.customers)].conversation_id)
+        asked: dict[str, str] = {}
+        async with Load(rig, inbound=0, sends=0, seed=seed) as load:
+            for way, orgs in ways.items():
+                for n in range(messages):
+                    org = orgs[n % len(orgs)]
+                    customer = org.customers[n // len(orgs) % len(org.customers)]
+                    asked[str(load.send(org, customer.conversation_id).client_ref)] = way
         began = time.monotonic()
         await drained(rig, load)
         took = time.monotonic() - began
-        await hold(rig, load, accepts=2 if choice == "resend" else 1)
         accepted = Counter(send["correlator"] for send in rig.ledger())
         rows = await rig.fetch(
-            "select id::text, status, failure_code from messages where client_ref is not null"
+            "select id::text, client_ref::text, status, failure_code from messages"
+            " where client_ref is not null"
         )
-        outcomes = Counter(f"{status} {code or ''}".strip() for _, status, code in rows)
-        assert sum(outcomes.values()) == messages, "none was silently forgotten"
-        if choice == "hold":
-            assert not [id for id, status, _ in rows if accepted[id] and status == "FAILED"]
-        assert all(code == "ambiguous" for _, status, code in rows if status == "FAILED")
+        outcomes: dict[str, Counter[str]] = {way: Counter() for way in ways}
+        for id, ref, status, code in rows:
+            way = asked[ref]
+            outcomes[way][f"{status} {code or ''}".strip()] += 1
+            assert accepted[id] <= (2 if way == "resend" else 1), (
+                f"{id} ({way}) was accepted {accepted[id]} times"
+            )
+            assert status != "FAILED" or code == "ambiguous"
+            assert not (way == "hold" and status == "FAILED" and accepted[id]), (
+                f"{id} was reported, and failed"
+            )
+        assert all(outcomes[way].total() == messages for way in ways), "none was silently forgotten"
+        await hold(rig, load, accepts=2)
         figures.note("deaths", sum(worker.starts - 2 for worker in rig.workers))
-        figures.note("outcomes", dict(outcomes))
+        for way in ways:
+            figures.note(way, dict(outcomes[way]))
         figures.note("accepted twice", sum(n > 1 for n in accepted.values()))
         figures.note("all terminal after", took)
 
@@ -249,9 +264,9 @@ async def test_D09_a_worker_stands_still_longer_than_its_lease(
     """SIGSTOP of workers for one and a half leases, at random moments and right after a send was noted as
     beginning."""
     rng = random.Random(seed)
-    lease = 3.0
+    lease = scaled(2.0, 3.0)
     pauses = scaled(3, 20, 50)
-    async with rig_of(hubs=1) as rig:
+    async with rig_of(hubs=1, env={"HUB_WORK_LEASE_S": str(lease)}) as rig:
         await rig.fault("slow", probability=0.5, params={"seconds": 0.3})
         hanging = rig.workers[0]
         await hanging.restart(f"send.after_sending_commit=hang:{lease * 1.5}@0.05,seed={seed}")
@@ -277,9 +292,10 @@ async def test_D09_a_worker_stands_still_longer_than_its_lease(
 async def test_D10_a_hub_stands_still_and_wakes_up(
     rig_of: RigOf, seed: int, figures: Figures, scaled: Scaled
 ) -> None:
-    """SIGSTOP of a hub with half of the sessions on it; the balancer leaves it out after a second; CONT."""
+    """SIGSTOP of a hub with half of the sessions on it; the balancer leaves it out; CONT."""
     stopped_s = scaled(6.0, 30.0)
     async with rig_of(workers=2) as rig:
+        rig.watch_health()
         async with under_load(rig, seed=seed, **l1(scaled, sessions=scaled(8, 50))) as scene:
             assert scene.crowd is not None
             for client in scene.crowd.python:
@@ -288,9 +304,7 @@ async def test_D10_a_hub_stands_still_and_wakes_up(
             sockets = await rig.metric(frozen, "hub_ws_sessions")
             frozen.pause()
             began = time.monotonic()
-            await asyncio.sleep(1.0)
-            target = rig.front.targets.pop(0)
-            await asyncio.sleep(stopped_s - 1.0)
+            await asyncio.sleep(stopped_s)
             if scaled(True, False):  # the web app gives a silent line 35 s, which is the full profile's
                 frozen.resume()
                 await scene.crowd.caught_up()
@@ -298,7 +312,6 @@ async def test_D10_a_hub_stands_still_and_wakes_up(
                 await scene.crowd.caught_up(45)
                 figures.within("sessions on the other hub", time.monotonic() - began, 40.0)
                 frozen.resume()
-            rig.front.targets.insert(0, target)
         figures.note("sessions on the frozen hub", int(sockets))
         figures.note("webhooks", dict(scene.load.webhook_answers))
         figures.note("API", dict(scene.load.api_answers))
@@ -447,7 +460,8 @@ async def test_D17_everything_is_deployed_anew_under_load(
 ) -> None:
     """Rolling SIGTERM of hubs and workers through the balancer."""
     hub_s, worker_s, crowded = 0.0, 0.0, 0.0
-    async with rig_of(workers=scaled(2, 3)) as rig:
+    async with rig_of(workers=scaled(1, 3)) as rig:
+        rig.watch_health()
         async with under_load(rig, seed=seed, **l1(scaled, sessions=scaled(24, 50))) as scene:
             assert scene.crowd is not None
             clients = scene.crowd.python
@@ -479,7 +493,7 @@ async def test_D18_everything_is_killed_at_once(
     """kill -9 of hubs, workers, PostgreSQL and Valkey in one moment, under load."""
     ready = 0.0
     async with rig_of(workers=2) as rig, under_load(rig, seed=seed, **l1(scaled)) as scene:
-        for _ in range(scaled(2, 10)):
+        for _ in range(scaled(1, 10)):
             await asyncio.sleep(scaled(2.0, 6.0))
             for proc in rig.procs:
                 proc.send_signal(9)
@@ -509,7 +523,7 @@ async def test_D08_failpoints_one_after_the_other(
         if not name.startswith("migrate.")
         for action in ("kill", "raise", f"hang:{hang_s}")
     ]
-    chosen = scaled(rng.sample(all_of_them, 3), rng.sample(all_of_them, 24), all_of_them * 20)
+    chosen = scaled(rng.sample(all_of_them, 2), rng.sample(all_of_them, 24), all_of_them * 20)
     met: Counter[str] = Counter()
     async with rig_of(workers=2) as rig, Crowd(rig, 4, seed=seed) as crowd:
         for n, (name, action) in enumerate(chosen):
@@ -518,7 +532,8 @@ async def test_D08_failpoints_one_after_the_other(
             is_workers = name.split(".")[0] in ("claim", "send", "job")
             victim = rng.choice(rig.workers if is_workers else rig.hubs)
             starts = victim.starts
-            await victim.restart(spec)
+            victim.kill()
+            victim.spawn(spec)  # it may die before it is ready
             load = Load(rig, inbound=12, sends=12, seed=seed + n)
             keeper = rig.keep_alive(victim)
             async with load:
@@ -532,6 +547,7 @@ async def test_D08_failpoints_one_after_the_other(
                         client.cut()
                 await asyncio.sleep(0.8)
                 keeper.cancel()
+                victim.is_kept = False
                 await victim.restart()
             if victim.starts - starts > 2:
                 met[action.split(":")[0]] += 1
