@@ -20,9 +20,9 @@ import { openPalette } from "./openPalette";
 import { usePrefs } from "./prefs";
 import { queryClient, tablesChanged } from "./query";
 import css from "./Shell.module.css";
-import { ShortcutSheet } from "./ShortcutSheet";
 
 const Palette = lazy(async () => ({ default: (await import("./Palette")).Palette }));
+const ShortcutSheet = lazy(async () => ({ default: (await import("./ShortcutSheet")).ShortcutSheet }));
 
 /** Conversations that are open and hold something unread. */
 function useUnreadConversations(): number {
@@ -42,7 +42,7 @@ export function Shell() {
   const navigate = useNavigate();
   const session = useSession();
   const userId = session.status === "signed-in" ? session.userId : null;
-  const [help, setHelp] = useState(false);
+  const [help, setHelp] = useState<boolean | null>(null); // null: never asked for, so not loaded
   const singleKeys = usePrefs((prefs) => prefs.singleKeys);
   const unread = useUnreadConversations();
   const { data: profiles } = useQuery({ ...profilesQuery, enabled: userId !== null });
@@ -188,8 +188,8 @@ export function Shell() {
       </div>
       <Suspense>
         <Palette onHelp={() => setHelp(true)} />
+        {help !== null && <ShortcutSheet opened={help} onClose={() => setHelp(false)} />}
       </Suspense>
-      <ShortcutSheet opened={help} onClose={() => setHelp(false)} />
     </div>
   );
 }
