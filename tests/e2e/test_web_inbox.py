@@ -192,8 +192,10 @@ def test_notes_are_kept(desk: Desk, unique: str) -> None:
         open_conversation(page, "Omar")
     dana.get_by_label("New note").fill(f"prefers mornings {unique}")
     dana.get_by_role("button", name="Add note").click()
-    expect(dana.get_by_role("complementary", name="Contact").get_by_text(f"prefers mornings {unique}")).to_be_visible()
-    expect(karim.get_by_role("complementary", name="Contact").get_by_text(f"prefers mornings {unique}")).to_be_visible()
+    for page in (dana, karim):
+        panel = page.get_by_role("complementary", name="Contact")
+        expect(panel.get_by_text(f"prefers mornings {unique}")).to_be_visible()
+        expect(page.get_by_test_id("thread-note").filter(has_text=unique)).to_be_visible()
 
 
 def test_a_reader_is_not_moved(desk: Desk, unique: str) -> None:
