@@ -1,14 +1,15 @@
 import { DirectionProvider, MantineProvider, useDirection } from "@mantine/core";
-import { Notifications } from "@mantine/notifications";
 import { QueryClientProvider } from "@tanstack/react-query";
 import { RouterProvider } from "@tanstack/react-router";
-import { useEffect } from "react";
+import { Suspense, lazy, useEffect } from "react";
 import { useTranslation } from "react-i18next";
 import { directionOf } from "../i18n";
 import { styleNonce } from "./nonce";
 import { queryClient } from "./query";
 import { router } from "./router";
 import { theme, variables } from "./theme";
+
+const Toasts = lazy(() => import("../ui/Toasts"));
 
 /** Mantine keeps its own idea of the direction; it follows the language. */
 function FollowDirection() {
@@ -30,7 +31,9 @@ export function App() {
       >
         <FollowDirection />
         <QueryClientProvider client={queryClient}>
-          <Notifications position="top-center" limit={4} />
+          <Suspense>
+            <Toasts />
+          </Suspense>
           <RouterProvider router={router} />
         </QueryClientProvider>
       </MantineProvider>
