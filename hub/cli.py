@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
@@ -20,6 +20,7 @@ from hub import __version__
 
 if TYPE_CHECKING:
     from hub.bench.figures import Report
+    from hub.rest.schema import Schema
     from hub.settings import Settings
 
 click.rich_click.COMMAND_GROUPS = {
@@ -27,7 +28,7 @@ click.rich_click.COMMAND_GROUPS = {
         {"name": "Run", "commands": ["run", "serve", "work", "sandbox"]},
         {"name": "Set up", "commands": ["migrate", "seed", "user", "keys"]},
         {"name": "Care", "commands": ["status", "doctor"]},
-        {"name": "Developers", "commands": ["bench"]},
+        {"name": "Developers", "commands": ["openapi", "postman", "bench"]},
     ]
 }
 click.rich_click.SHOW_ARGUMENTS = True
@@ -49,9 +50,7 @@ class _Port(click.ParamType[int]):
 
     name = "port"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value).strip()
         if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
             what = f"{text!r} is no port; set HUB_PORT to a number from 1 to 65535, 8080 for example."
@@ -342,6 +341,67 @@ def _instance(data_dir: Path) -> Mapping[str, str]:
 
     found = read_json(data_dir / "runtime.json").get("environment", {}) if is_locked(data_dir) else {}
     return {**found, **{name: value for name, value in os.environ.items() if value}}
+
+
+@cli.command()
+@click.argument("file", default="-", type=click.File("w", encoding="utf-8", atomic=True))
+@_data_dir
+def openapi(file: IO[str], data_dir: Path) -> None:
+    """OpenAPI 3.1 of the whole HTTP surface, as the database at hand shows it.
+
+    Example: hub openapi openapi.json
+    """
+    from hub.openapi import describe
+
+    file.write(
+        json.dumps(describe(_schema(data_dir), _base_url(data_dir)), indent=1, ensure_ascii=False) + "\n"
+    )
+
+
+@cli.command()
+@click.argument("file", default="-", type=click.File("w", encoding="utf-8", atomic=True))
+@_data_dir
+def postman(file: IO[str], data_dir: Path) -> None:
+    """The Postman collection with the API document's folders.
+
+    Example: hub postman docs/api/ConnectGain_API.postman_collection.json
+    """
+    from hub.postman import text
+
+    file.write(text(_schema(data_dir), "http://127.0.0.1:8080"))
+
+
+def _base_url(data_dir: Path) -> str:
+    """Where clients reach this hub."""
+    from hub.run import read_json
+
+    told = os.environ.get("PUBLIC_BASE_URL") or read_json(data_dir / "runtime.json").get("url")
+    return str(told or "http://127.0.0.1:8080")
+
+
+def _schema(data_dir: Path) -> Schema:
+    """The tables and functions that the API shows."""
+    import asyncio
+
+    import asyncpg
+
+    from hub.rest.catalog import read_schema
+
+    async def read(url: str) -> Schema:
+        conn = await asyncpg.connect(url, timeout=10)
+        try:
+            return await read_schema(conn)
+        finally:
+            await conn.close()
+
+    with _databases(data_dir) as environ:
+        try:
+            found = asyncio.run(read(environ.get("HUB_MIGRATE_URL") or environ["DATABASE_URL"]))
+        except (OSError, asyncpg.PostgresError) as error:
+            raise click.ClickException(f"The database cannot be read: {error}") from error
+    if not found.tables:
+        raise click.ClickException("The database is empty. Run `hub migrate`.")
+    return found
 
 
 @cli.group()

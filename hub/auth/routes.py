@@ -62,9 +62,9 @@ _recover = msgspec.json.Decoder(_Recover)
 _verify = msgspec.json.Decoder(_Verify)
 
 
-def routes() -> list[web.RouteDef]:
-    """Each address answers every method: with what it does, or with 405 and what it would have done."""
-    named: dict[str, dict[str, Handler]] = {
+def table() -> dict[str, dict[str, Handler]]:
+    """What is below /auth/v1, by address and method."""
+    return {
         "token": {"POST": token},
         "user": {"GET": get_user, "HEAD": get_user, "PUT": put_user},
         "logout": {"POST": logout},
@@ -75,7 +75,11 @@ def routes() -> list[web.RouteDef]:
         "health": {"GET": health, "HEAD": health},
         ".well-known/jwks.json": {"GET": jwks, "HEAD": jwks},
     }
-    return [web.route("*", f"/auth/v1/{name}", _serve(methods)) for name, methods in named.items()]
+
+
+def routes() -> list[web.RouteDef]:
+    """Each address answers every method: with what it does, or with 405 and what it would have done."""
+    return [web.route("*", f"/auth/v1/{name}", _serve(methods)) for name, methods in table().items()]
 
 
 def _serve(methods: dict[str, Handler]) -> Handler:

@@ -49,16 +49,18 @@ class _Operation(msgspec.Struct, forbid_unknown_fields=True):
     path: str
     id: str | None = None
     query: dict[str, str | list[str | _Reference]] = {}
-    body: msgspec.Raw = msgspec.Raw()
+    body: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     prefer: str | None = None
     accept: Literal["array", "object"] = "array"
 
 
-class _Batch(msgspec.Struct, forbid_unknown_fields=True):
+class Batch(msgspec.Struct, forbid_unknown_fields=True):
+    """The body."""
+
     operations: list[_Operation]
 
 
-_batch = msgspec.json.Decoder(_Batch)
+_batch = msgspec.json.Decoder(Batch)
 
 
 class _Result(msgspec.Struct):
@@ -71,6 +73,7 @@ class _Result(msgspec.Struct):
 
 
 async def batch(request: web.Request, principal: Principal) -> web.Response:
+    """Several operations on tables, all of them or none."""
     require_organization(principal)
     raw = await read_body(request, JSON_BYTES)
     operations = decode_json(raw, _batch, request.content_type).operations

@@ -12,32 +12,38 @@ from aiohttp import web
 from hub.auth.callers import admit
 from hub.domain.principal import Principal
 from hub.errors import MethodNotAllowed, NotFound
-from hub.functions import events, media, messages, organizations
-from hub.functions.batch import batch
+from hub.functions import batch, events, media, messages, organizations
 
 Handler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 
 
 class Function(msgspec.Struct, frozen=True):
-    """Readers answer POST as well: supabase-js' `invoke` sends it unless told otherwise."""
+    """Readers answer POST as well: supabase-js' `invoke` sends it unless told otherwise. ``body`` and
+    ``folder`` (of the API document) are for its description."""
 
     handler: Handler
     methods: tuple[str, ...]
+    folder: str = "External APIs"
+    body: type | None = None
 
 
 _READ: Final = ("GET", "HEAD", "POST")
 _WRITE: Final = ("POST",)
+_SENDING: Final = "Message Sending"
+_ORGANIZATION: Final = "Organization & Auth"
 
 FUNCTIONS: Final[dict[str, Function]] = {
-    "insert-message": Function(messages.insert_message, _WRITE),
-    "whatsapp-cloud-send": Function(messages.whatsapp_cloud_send, _WRITE),
-    "upload-media": Function(media.upload_media, _WRITE),
-    "media/{id}": Function(media.get_media, ("GET", "HEAD")),
-    "generate-api-key": Function(organizations.generate_api_key, _WRITE),
-    "list-organizations": Function(organizations.list_organizations, _READ),
-    "switch-organization": Function(organizations.switch_organization, _WRITE),
+    "insert-message": Function(messages.insert_message, _WRITE, body=messages._Insert),
+    "whatsapp-cloud-send": Function(messages.whatsapp_cloud_send, _WRITE, _SENDING, messages._Send),
+    "upload-media": Function(media.upload_media, _WRITE, _SENDING),
+    "media/{id}": Function(media.get_media, ("GET", "HEAD"), _SENDING),
+    "generate-api-key": Function(organizations.generate_api_key, _WRITE, body=organizations._Generate),
+    "list-organizations": Function(organizations.list_organizations, _READ, _ORGANIZATION),
+    "switch-organization": Function(
+        organizations.switch_organization, _WRITE, _ORGANIZATION, organizations._Switch
+    ),
     "events": Function(events.events, _READ),
-    "batch": Function(batch, _WRITE),
+    "batch": Function(batch.batch, _WRITE, body=batch.Batch),
     "webhook-failures": Function(events.webhook_failures, _READ),
 }
 

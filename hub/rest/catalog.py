@@ -19,7 +19,7 @@ from hub.db.pool import Database
 from hub.domain.permissions import RULES
 from hub.errors import Unavailable
 from hub.rest.compiler import Compiler
-from hub.rest.schema import Table, build
+from hub.rest.schema import Schema, Table, build
 from sql import q
 
 log = structlog.get_logger()
@@ -78,15 +78,22 @@ class Catalog:
             self.forget()
 
     async def _load(self) -> Compiler:
-        names = sorted(RULES)
         async with self._db.connection("admin") as conn:
             self._signature = await conn.fetchval(q.schema_signature)
             self._compared = time.monotonic()
-            relations = await conn.fetch(q.list_relations, names)
-            attributes = await conn.fetch(q.list_attributes, names)
-            references = await conn.fetch(q.list_references, names)
-            functions = await conn.fetch(q.list_functions)
-        return Compiler(build(relations, attributes, references, functions), aggregates=self._aggregates)
+            schema = await read_schema(conn)
+        return Compiler(schema, aggregates=self._aggregates)
+
+
+async def read_schema(conn: asyncpg.Connection[asyncpg.Record]) -> Schema:
+    """What the API shows of this database."""
+    names = sorted(RULES)
+    return build(
+        await conn.fetch(q.list_relations, names),
+        await conn.fetch(q.list_attributes, names),
+        await conn.fetch(q.list_references, names),
+        await conn.fetch(q.list_functions),
+    )
 
 
 __all__ = ["Catalog", "Table"]

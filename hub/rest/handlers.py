@@ -29,6 +29,7 @@ from hub.rest.body import CSV_BYTES, is_csv
 from hub.rest.calling import prepare_call
 from hub.rest.compiler import Compiler
 from hub.rest.deed import Ask, Connection, Deed, Kit, check_permission
+from hub.rest.description import swagger
 from hub.rest.reading import prepare_read
 from hub.rest.refusals import refusal
 from hub.rest.reply import Reply
@@ -52,6 +53,8 @@ _encode = msgspec.json.Encoder().encode
 
 def routes() -> list[web.RouteDef]:
     return [
+        web.route("*", "/rest/v1", handle_root),
+        web.route("*", "/rest/v1/", handle_root),
         web.route("*", "/rest/v1/rpc/{function}", handle_call),
         web.route("*", "/rest/v1/{table}", handle),
         web.route("*", "/rest/v1/{table}/{more:.*}", _too_deep),
@@ -96,6 +99,23 @@ async def handle_call(request: web.Request) -> web.Response:
     ask = await _ask(request, name)
     deed = prepare_call(Kit(compiler, principal, request.app[SETTINGS]), ask)
     return await _answer(request, principal, ask, deed)
+
+
+async def handle_root(request: web.Request) -> web.Response:
+    """What there is, as far as the caller may use it: Swagger 2.0, from which clients' code is made."""
+    if request.method == "OPTIONS":
+        return web.Response(headers={"Allow": "OPTIONS,GET,HEAD"})
+    principal = await admit(request, "rest")
+    if request.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed("Unsupported HTTP method", details={"allowed": ["GET", "HEAD", "OPTIONS"]})
+    _check_profile(request)
+    document = swagger((await _compiler(request)).schema, principal, request.host)
+    reply = Reply(
+        status=200,
+        headers={"Content-Type": "application/openapi+json; charset=utf-8", "Vary": "Accept"},
+        body=None if request.method == "HEAD" else _encode(document),
+    )
+    return await _readable(request, reply)
 
 
 async def _compiler(request: web.Request) -> Compiler:

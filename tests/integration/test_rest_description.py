@@ -1,0 +1,162 @@
+"""What describes the API is made of what serves it: the root, OpenAPI, and the Postman collection,
+run whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hub.domain.permissions import PERMISSIONS, RULES
+from hub.functions.router import FUNCTIONS
+from hub.openapi import describe
+from hub.postman import collection, text
+from hub.resources import AUTH, CATALOG
+from hub.rest.catalog import read_schema
+from hub.rest.schema import Schema
+from tests.factories import Member, Org
+from tests.server import Hub
+
+ROOT = Path(__file__).parents[2]
+COLLECTION = ROOT / "docs" / "api" / "ConnectGain_API.postman_collection.json"
+FOLDERS = [
+    *(f"Edge Functions - {name}" for name in (
+        "Message Sending", "Search & Import", "External APIs", "Organization & Auth",
+        "Payment & Subscription",
+        "Webhooks")),
+    *(f"REST API - {name}" for name in (
+        "Contacts", "Companies", "Deals", "Pipelines", "Conversations", "Messages", "Tasks", "Templates",
+        "Bot Flows", "Automation Rules", "Campaigns", "Notes", "Channel Accounts", "Projects",
+        "Organizations & Users")),
+]  # fmt: skip
+
+
+@pytest.fixture
+async def schema(superuser: asyncpg.Connection) -> Schema:
+    return await read_schema(superuser)
+
+
+@pytest.fixture
+async def token(hub: Hub, owner: Member) -> str:
+    return await hub.token(owner.email)
+
+
+def references(document: Any) -> set[str]:
+    if isinstance(document, dict):
+        own = {document["$ref"]} if isinstance(document.get("$ref"), str) else set()
+        return own.union(*(references(value) for value in document.values()))
+    return set().union(*(references(value) for value in document)) if isinstance(document, list) else set()
+
+
+def resolves(document: Any, reference: str) -> bool:
+    for step in reference.removeprefix("#/").split("/"):
+        if step not in document:
+            return False
+        document = document[step]
+    return True
+
+
+async def test_9_4_the_root_describes_what_the_caller_may_use(hub: Hub, token: str, agent: Member) -> None:
+    answer = await hub.get("/rest/v1/", token=token)
+    assert answer.headers["Content-Type"] == "application/openapi+json; charset=utf-8"
+    document = answer.json
+    assert document["swagger"] == "2.0"
+    assert all(resolves(document, reference) for reference in references(document))
+    assert {f"/{table}" for table in RULES} <= document["paths"].keys()
+    assert "/rpc/search_contacts" in document["paths"]
+    deals = document["definitions"]["deals"]["properties"]
+    assert deals["id"]["description"] == "Note:\nThis is a Primary Key.<pk/>"
+    assert "<fk table='contacts' column='id'/>" in deals["contact_id"]["description"]
+    assert deals["value"] == {"format": "numeric", "type": "number"}
+    conversations = document["definitions"]["conversations"]["properties"]
+    assert conversations["status"]["enum"] == ["OPEN", "CLOSED"]
+    assert document["paths"]["/audit_log"].keys() == {"get"}
+    limited = (await hub.get("/rest/v1/", token=await hub.token(agent.email))).json
+    assert (
+        "/projects" not in limited["paths"] and "post" not in limited["paths"]["/webhooks"]
+        if ("/webhooks" in limited["paths"])
+        else True
+    )
+    assert (await hub.get("/rest/v1/")).status == 401
+    refused = await hub.post("/rest/v1/", token=token, json={})
+    assert (refused.status, refused.json["code"]) == (405, "PGRST117")
+    assert (await hub.get("/rest/v1", token=token)).json == document
+    head = await hub.call("HEAD", "/rest/v1/", token=token)
+    assert (head.status, head.body) == (200, b"")
+
+
+async def test_openapi_knows_every_route(hub: Hub, schema: Schema) -> None:
+    document = describe(schema, hub.url)
+    assert document["openapi"] == "3.1.0"
+    assert all(resolves(document, reference) for reference in references(document))
+    paths = document["paths"]
+    assert {f"/rest/v1/{table}" for table in RULES} <= paths.keys()
+    assert {f"/functions/v1/{name}" for name in FUNCTIONS} <= paths.keys()
+    pages = ("/", "/metrics", "/ws", "/assets", "/rest/v1", "/{path}")
+    for resource in hub.app.router.resources():
+        template = resource.canonical
+        known = template in paths or template.startswith(pages[2:4]) or template in (*pages, "/rest/v1/")
+        below = template.startswith(("/rest/v1/{", "/rest/v1/rpc/{", "/functions/v1/{"))
+        assert known or below, template
+    read = paths["/rest/v1/contacts"]["get"]
+    assert read["description"] == "Needs can_access_crm or can_read_messages."
+    assert "post" not in paths["/rest/v1/audit_log"]
+    body = paths["/functions/v1/insert-message"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]
+    assert {"phone", "content", "direction", "status"} <= body["properties"].keys()
+    status = document["components"]["schemas"]["messages"]["properties"]["status"]
+    assert "READ" in status["enum"]
+
+
+async def test_DOC_01_and_03_the_collection_is_fresh_and_has_its_folders(schema: Schema) -> None:
+    """Regenerate with: hub postman docs/api/ConnectGain_API.postman_collection.json"""
+    made = text(schema, "http://127.0.0.1:8080")
+    assert COLLECTION.read_text(encoding="utf-8") == made
+    assert [folder["name"] for folder in json.loads(made)["item"]] == FOLDERS
+    keys = {variable["key"] for variable in json.loads(made)["variable"]}
+    assert {"url", "anon_key", "api_key", "organization_id"} <= keys
+
+
+async def test_DOC_01_the_collection_runs_green(
+    hub: Hub, org: Org, token: str, schema: Schema, superuser: asyncpg.Connection
+) -> None:
+    """Each request in order, with what its scripts keep, and the statuses that its scripts allow."""
+    made = await hub.post(
+        "/functions/v1/generate-api-key", token=token,
+        json={"name": "postman", "permissions": dict.fromkeys(PERMISSIONS, True)},
+    )  # fmt: skip
+    anon = (await hub.app[AUTH].keyring()).project_keys().anon
+    variables = {
+        "url": hub.url, "anon_key": anon, "api_key": made.json["api_key"], "organization_id": str(org.id),
+    }  # fmt: skip
+
+    def filled(value: str) -> str:
+        return re.sub(r"\{\{(\w+)\}\}", lambda m: variables.get(m[1], m[0]), value)
+
+    ran, wrong = 0, []
+    for folder in collection(schema, hub.url)["item"]:
+        for item in folder["item"]:
+            request = item["request"]
+            headers = {h["key"]: filled(h["value"]) for h in request["header"]}
+            headers["Authorization"] = f"Bearer {variables['api_key']}"
+            script = "\n".join(line for event in item["event"] for line in event["script"]["exec"])
+            allowed = json.loads(re.search(r"expect\((\[[\d, ]+\])\)", script)[1])  # type: ignore[index]
+            raw = request.get("body", {}).get("raw")
+            answer = await hub.call(
+                request["method"], filled(request["url"]["raw"]).removeprefix(hub.url), headers=headers,
+                data=filled(raw) if raw else None,
+            )  # fmt: skip
+            ran += 1
+            if answer.status not in allowed:
+                wrong.append((folder["name"], item["name"], answer))
+                continue
+            for name in re.findall(r'collectionVariables\.set\("(\w+)"', script):
+                variables[name] = answer.json[0]["id"]
+    assert wrong == []
+    assert ran > 80
+    assert await hub.app[CATALOG].table("contacts") is not None
