@@ -59,7 +59,7 @@ class Load:
 
     `inbound` and `sends` are per second. `repeats`: the provider posts again after a second what was not
     answered 2xx; without, everything is posted once. `where` gives the hub for each attempt; the front by
-    default.
+    default. `largest`: the first organization's share; `strangers`: that of numbers never seen before.
     """
 
     def __init__(
@@ -72,9 +72,10 @@ class Load:
         repeats: bool = True,
         where: Callable[[], str] | None = None,
         strangers: float = 0.1,
+        largest: float = 0.5,
     ) -> None:
         self.rig, self.inbound, self.sends, self.seed = rig, inbound, sends, seed
-        self.repeats, self.strangers = repeats, strangers
+        self.repeats, self.strangers, self.largest = repeats, strangers, largest
         self.where = where or (lambda: rig.front_url)
         self.rng = random.Random(seed)
         self._numbers = count(1)
@@ -129,7 +130,7 @@ class Load:
 
     def _org(self) -> RigOrg:
         orgs = self.rig.world.orgs
-        return orgs[0] if self.rng.random() < 0.5 else self.rng.choice(orgs[1:])
+        return orgs[0] if self.rng.random() < self.largest else self.rng.choice(orgs[1:])
 
     # ---- inbound ----------------------------------------------------------------------------------------
 

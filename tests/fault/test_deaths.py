@@ -74,7 +74,7 @@ async def test_D02_workers_are_killed_while_they_send(
     rng = random.Random(seed)
     async with rig_of() as rig:
         await rig.fault("slow", probability=1.0, params={"seconds": 0.2})
-        async with Load(rig, inbound=0, sends=rate, seed=seed) as load:
+        async with Load(rig, inbound=0, sends=rate, seed=seed, largest=0.05) as load:
             for _ in range(kills):
                 await asyncio.sleep(pause)
                 worker = rng.choice(rig.workers)

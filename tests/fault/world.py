@@ -32,7 +32,7 @@ PUBLIC_URL = "http://127.0.0.1:8080"
 """The issuer of tokens: the same for every hub, whatever port it listens on."""
 
 ORGANIZATIONS = 20
-CUSTOMERS = 12
+CUSTOMERS = 20
 """Conversations of each organization that are there from the start."""
 
 _AUDIT = """
