@@ -19,7 +19,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs" / "reliability.md"
-RECORDS = ROOT / ".cache" / "faults.json"
 _HEAD = """# Reliability: what was broken on purpose, and what was seen
 
 Each row is a test that starts the whole product (hubs, workers, PostgreSQL, Valkey, the provider's double),
@@ -51,55 +50,66 @@ def main(arguments: list[str]) -> int:
     folders = ["tests/fault", "tests/attack"] if profile == "nightly" else ["tests/fault"]
     code = subprocess.call([sys.executable, "-P", "-m", "pytest", *folders, *rest], cwd=ROOT, env=env)
     if report.exists():
-        write(
-            gather(
-                report,
-                profile,
-                " ".join(["make faults", *([f'ARGS="{" ".join(arguments)}"'] * bool(arguments))]),
-            )
-        )
+        command = " ".join(["make faults", *([f'ARGS="{" ".join(arguments)}"'] if arguments else [])])
+        write(rows_of(report, f"{datetime.now(UTC):%Y-%m-%d}, {commit()}, `{command}`"))
         print(f"wrote {TABLE.relative_to(ROOT)}")
     return code
 
 
-def gather(report: Path, profile: str, command: str) -> dict[str, Any]:
-    """The kept rows with those of this run in place of their earlier ones."""
-    kept: dict[str, Any] = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
-    run = {
-        "profile": profile,
-        "command": command,
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-        ).stdout.strip(),
-    }
-    fresh: dict[str, Any] = {}
+def commit() -> str:
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+
+
+def rows_of(report: Path, run: str) -> list[str]:
+    """A row of the table for each test that ran. `run`: date, commit and command."""
+    records: dict[str, Any] = {}
     for line in report.read_text().splitlines():
         record = json.loads(line)
-        known = fresh.get(record["test"])
+        known = records.get(record["test"])
         if known is None or known["outcome"] == "passed":  # a failed call is not mended by its teardown
-            fresh[record["test"]] = {**record, **run}
-    kept.update(fresh)
-    RECORDS.write_text(json.dumps(kept, indent=1))
-    return kept
-
-
-def write(records: dict[str, Any]) -> None:
+            records[record["test"]] = record
     rows = []
-    for record in sorted(records.values(), key=lambda r: (order(r["id"]), r["test"])):
+    for record in records.values():
         result = {"passed": "pass", "failed": "**fail**", "skipped": "not run"}[record["outcome"]]
         seen = record["figures"] or record["why"].removeprefix("Skipped: ")
-        run = f"{record['date']}, {record['commit']}, `{record['command']}`, {record['seconds']:.0f} s"
-        method = record["method"].split(". ")[0].rstrip(".")
-        cells = (record["id"], method, seen, result, str(record["seed"] or ""), run)
-        rows.append("| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |")
-    TABLE.write_text(_HEAD.format(machine=machine()) + "\n".join(rows) + "\n")
+        variant = re.search(r"\[(.+)\]$", record["test"])
+        method = record["method"].split(". ")[0].rstrip(".") + (f" ({variant[1]})" if variant else "")
+        cells = (
+            record["id"],
+            method,
+            seen,
+            result,
+            str(record["seed"] or ""),
+            f"{run}, {record['seconds']:.0f} s",
+        )
+        rows.append("| " + " | ".join(c.replace("|", "/").replace("\n", " ") for c in cells) + " |")
+    return rows
 
 
-def order(id: str) -> tuple[int, str, int]:
+def write(fresh: list[str]) -> None:
+    """The table with these rows in place of their earlier ones."""
+    rows = {key_of(row): row for row in [*kept(), *fresh]}
+    TABLE.write_text(_HEAD.format(machine=machine()) + "\n".join(sorted(rows.values(), key=order)) + "\n")
+
+
+def kept() -> list[str]:
+    if not TABLE.exists():
+        return []
+    return [line for line in TABLE.read_text().splitlines() if re.match(r"\| [A-Z]+-\d+ \|", line)]
+
+
+def key_of(row: str) -> tuple[str, str]:
+    _, id, method, *_ = row.split("|")
+    return id.strip(), method.strip()
+
+
+def order(row: str) -> tuple[int, str, int, str]:
+    id, method = key_of(row)
     family, number = id.split("-")
     families = "DNIOQWSX"
-    return (families.index(family) if family in families else 99, family, int(number))
+    return (families.index(family) if family in families else 99, family, int(number), method)
 
 
 def machine() -> str:
