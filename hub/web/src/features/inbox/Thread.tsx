@@ -33,10 +33,10 @@ const none: readonly Message[] = [];
 const FILE_PX = { image: 222, video: 170, sticker: 160, audio: 56, document: 70 };
 
 /** About how high an item will be, before it is measured. */
-function heightOf(item: Item | undefined): number {
-  if (item?.kind === "day" || item?.kind === "new") return 44;
-  if (item?.kind === "unsent") return item.unsent.attachment ? FILE_PX[item.unsent.attachment.kind] + 64 : 64;
-  if (item?.kind !== "message") return 64;
+function heightOf(item: Item): number {
+  if (item.kind === "day" || item.kind === "new") return 44;
+  if (item.kind === "unsent") return item.unsent.attachment ? FILE_PX[item.unsent.attachment.kind] + 64 : 64;
+  if (item.kind !== "message") return 64;
   const { message } = item;
   const lines = message.content === "" ? 0 : Math.ceil(message.content.length / 70);
   const files = mediaOf(message).reduce((sum, media) => sum + FILE_PX[lookOf(message, media)], 0);
@@ -105,10 +105,12 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
   );
   const byId = useMemo(() => new Map(messages.map((one) => [one.id, one])), [messages]);
 
+  // Guessed once: with every row that is measured, the list asks for all behind it again.
+  const heights = useMemo(() => items.map(heightOf), [items]);
   const virtual = useVirtualizer({
     count: items.length,
     getScrollElement: () => scroller.current,
-    estimateSize: (index) => heightOf(items[index]),
+    estimateSize: (index) => heights[index] ?? 64,
     getItemKey: (index) => items[index]?.key ?? index,
     overscan: 8,
     paddingStart: 12,
