@@ -11,13 +11,14 @@ from aiohttp import web
 from hub.app import build_app
 from hub.auth import routes as auth_routes
 from hub.domain.permissions import RULES
-from hub.functions import messages, organizations
+from hub.functions import batch, messages, organizations
 from hub.rest.catalog import Table
 from hub.settings import Settings
 from tests import whatsapp
 
 #: Bodies of the functions and of sign-in. A route with a POST that is in neither list fails `describe`.
 BODIES: dict[str, Any] = {
+    "/functions/v1/batch": batch.Batch,
     "/functions/v1/insert-message": messages._Insert,
     "/functions/v1/whatsapp-cloud-send": messages._Send,
     "/functions/v1/generate-api-key": organizations._Generate,
@@ -30,7 +31,7 @@ BODIES: dict[str, Any] = {
 NO_BODY = {
     "/functions/v1/list-organizations", "/functions/v1/events", "/functions/v1/webhook-failures",
     "/auth/v1/logout",
-    "/auth/v1/signup", "/functions/v1/upload-media",
+    "/auth/v1/signup", "/functions/v1/upload-media", "/rest/v1", "/rest/v1/",
 }  # fmt: skip
 #: What a column of this type is sent as.
 TYPES: dict[str, dict[str, Any]] = {
@@ -134,7 +135,7 @@ def _body(template: str, method: str) -> dict[str, Any]:
 def _inlined(schema: Any, components: dict[str, Any]) -> Any:
     """Without references: each body stands by itself."""
     if isinstance(schema, dict):
-        if "$ref" in schema:
+        if isinstance(schema.get("$ref"), str):  # batch has a field of that name
             return _inlined(components[schema["$ref"].rpartition("/")[2]], components)
         return {k: _inlined(v, components) for k, v in schema.items()}
     return [_inlined(v, components) for v in schema] if isinstance(schema, list) else schema

@@ -30,8 +30,8 @@ create function public.refuses() returns void language plpgsql stable
 create function public.wants_money() returns void language plpgsql stable
   as $$ begin raise sqlstate 'PT402' using message = 'Payment needed'; end $$;
 create function public.says_it_all() returns void language plpgsql stable
-  as $$ begin raise sqlstate 'PGRST' using message = '{"code": "123", "message": "Own words",
-  "details": "d"}',
+  as $$ begin raise sqlstate 'PGRST' using message = '{"code": "123", "message": "Own words",'
+    || ' "details": "d"}',
     detail = '{"status": 418, "headers": {"X-Pot": "tea"}}'; end $$;
 create function public.answers_itself() returns text language plpgsql volatile
   as $$ begin perform set_config('response.status', '202', true);
