@@ -107,8 +107,18 @@ class Writer:
         only_count: bool = False,
     ) -> str:  # fmt: skip
         """`select … from …` of one level whose table stands in the text ``source`` as ``alias``. ``ties`` are
-        conditions that tie it to the level above."""
+        conditions that tie it to the level above.
+
+        A page is cut before anything is joined to it: the planner takes one organization's rows for a
+        handful, and would sort a whole inbox with all that is embedded in it."""
         laterals: list[str] = []
+        where, order = self.where(level, alias, ties), self._order(level, alias)
+        if tail.startswith(" limit") and not level.is_grouped and any(c.is_shown for c in level.children):
+            row = f", {alias} as {quote('?row')}" if uses_whole_rows(level) else ""
+            source = f"(select {alias}.*{row} from {source} {alias}{where}{order}{tail})"
+            if row:
+                self.whole_rows[alias] = f"{alias}.{quote('?row')}"
+            where, order, tail = "", self._order(level, alias), ""
         outputs, group = ["1"], ""
         if level.is_grouped or not only_count:
             rows = {n: self._lateral(c, alias, level, laterals) for n, c in enumerate(level.children)}
@@ -118,8 +128,6 @@ class Writer:
             if level.is_grouped:
                 keys = [str(n) for n, o in enumerate(level.outputs, 1) if o.aggregate is None]
                 group = f" group by {', '.join(keys)}" if keys else ""
-        where = self.where(level, alias, ties)
-        order = self._order(level, alias)
         return (
             f"select {', '.join(outputs)} from {source} {alias}{''.join(laterals)}{where}{group}{order}{tail}"
         )
@@ -142,8 +150,10 @@ class Writer:
         alias, row = self.alias(), self.alias("e")
         source, ties = self._tied(way, parent, alias)
         if way.is_to_one:
+            # `limit 1` keeps this a look-up for each row of the page: as a join it may be hashed, and one
+            # organization's rows are more than the planner believes
             make = self.raw if child.is_spread else self.select
-            inner = make(level, alias, source, ties=ties)
+            inner = make(level, alias, source, ties=ties) + " limit 1"
         else:
             many = self.select(level, alias, source, ties=ties, tail=self._cut(level))
             each = self.alias("z")
@@ -286,6 +296,20 @@ class Writer:
         if sort.descending:
             text += " desc"
         return f"{text} nulls {sort.nulls}" if sort.nulls is not None else text
+
+
+def uses_whole_rows(level: Level) -> bool:
+    """Whether something of the level is a function of its row."""
+
+    def computed(test: Test) -> bool:
+        return isinstance(test, Comparison) and test.place.computed
+
+    return (
+        any(o.place is not None and o.place.computed for o in level.outputs)
+        or any(s.place.computed for s in level.sorts if s.child is None)
+        or any(computed(test) for test in level.tests)
+        or any(child.relationship.function is not None for child in level.children)
+    )
 
 
 def _is_json(level: Level, output: Output) -> bool:

@@ -16,9 +16,18 @@ from typing import Literal
 import msgspec
 
 from hub.errors import BadRequest
-from hub.rest.plan import Comparison, Level, Test
+from hub.rest.plan import Level
 from hub.rest.schema import TENANT, Table
-from hub.rest.statement import BODY, Format, Statement, Writer, body_of, quote, table_name
+from hub.rest.statement import (
+    BODY,
+    Format,
+    Statement,
+    Writer,
+    body_of,
+    quote,
+    table_name,
+    uses_whole_rows,
+)
 
 Resolution = Literal["merge-duplicates", "ignore-duplicates"]
 Returning = Literal["nothing", "place", "rows"]
@@ -131,7 +140,7 @@ def _answered(
     returning: list[str] = []
     if answer.returning == "rows":
         returning += [f"t.{quote(name)}" for name in table.columns]
-        if _uses_whole_rows(answer.level):
+        if uses_whole_rows(answer.level):
             returning.append('t as "?row"')
     else:
         wanted = table.key if answer.returning == "place" else ()
@@ -164,16 +173,4 @@ def _answered(
         f"with w as ({write} returning {', '.join(returning) or '1'}) "
         f"select (select count(*) from w) as n, {body} as body, {inserted} as inserted, {place} as place, "
         f"{keys} as keys"
-    )
-
-
-def _uses_whole_rows(level: Level) -> bool:
-    def computed(test: Test) -> bool:
-        return isinstance(test, Comparison) and test.place.computed
-
-    return (
-        any(o.place is not None and o.place.computed for o in level.outputs)
-        or any(s.place.computed for s in level.sorts if s.child is None)
-        or any(computed(test) for test in level.tests)
-        or any(child.relationship.function is not None for child in level.children)
     )
