@@ -196,10 +196,17 @@ async def _release(pool: asyncpg.Pool[asyncpg.Record], conn: Any) -> None:
     """Back into the pool. One that cannot be made ready for its next user in time is closed by the driver,
     which is no fault of whoever is done with it; of one that broke in between, the driver says that it is
     free already."""
+    releasing = asyncio.ensure_future(pool.release(conn, timeout=2))
+    releasing.add_done_callback(_look_at)  # whoever waits for it may be cancelled first
     with suppress(
         TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
     ):
-        await asyncio.shield(pool.release(conn, timeout=2))
+        await asyncio.shield(releasing)
+
+
+def _look_at(task: asyncio.Future[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def quote_literal(text: str) -> str:
