@@ -26,6 +26,16 @@ const { LiveSocket } = await import(new URL("realtime/socket.ts", src));
 const models = await import(new URL("api/models.ts", src));
 
 const PAGE = 1000;
+const TAKE = {
+  conversations: [models.conversation, (inbox, rows) => reducer.takeConversations(inbox, rows, false)],
+  contacts: [models.contact, reducer.takeContacts],
+  messages: [models.message, reducer.takeMessages],
+};
+const AT_ONCE = 8; // requests of this whole process: it is one browser among many, not a storm
+let running = 0;
+const queue = [];
+const turn = () => (running < AT_ONCE ? void (running += 1) : new Promise((go) => queue.push(go)));
+const done = () => (queue.length ? queue.shift()() : void (running -= 1));
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 class Session {
@@ -41,6 +51,7 @@ class Session {
     this.generation = 0;
     this.closed = false;
     this.opened = new Set();
+    this.wanted = {};
     this.socket = new LiveSocket(this.url, {
       token: async () => this.token,
       dropToken: () => this.wrong.push("the token was refused"),
@@ -80,6 +91,13 @@ class Session {
       if (this.last !== null && this.cursor.seq <= this.last) this.wrong.push(`${this.cursor.seq} after ${this.last}`);
       this.last = this.cursor.seq;
       this.applied += 1;
+      const { table, op, entity_id: id } = step.deliver;
+      if (table === "conversations" && op === "INSERT" && !this.opened.has(id)) {
+        // Its messages come after it: there is nothing to read.
+        this.opened.add(id);
+        const thread = { messages: [], complete: true, loaded: true };
+        this.inbox = { ...this.inbox, threads: new Map(this.inbox.threads).set(id, thread) };
+      }
       const { inbox, wants } = reducer.applyEvents(this.inbox, [step.deliver], this.me);
       this.inbox = inbox;
       void this.want(wants);
@@ -90,6 +108,7 @@ class Session {
   async rows(table, query) {
     for (;;) {
       if (this.closed) return [];
+      await turn();
       try {
         const answer = await fetch(`${this.rest}/rest/v1/${table}?${query}`, {
           headers: { Authorization: `Bearer ${this.token}` },
@@ -103,6 +122,8 @@ class Session {
           this.wrong.push(String(error));
           return [];
         }
+      } finally {
+        done();
       }
       await sleep(200);
     }
@@ -121,46 +142,64 @@ class Session {
   async snapshot() {
     const mine = (this.generation += 1);
     this.reading += 1;
-    const conversations = (await this.all("conversations")).map((row) => models.conversation(row, "row"));
-    const contacts = (await this.all("contacts")).map((row) => models.contact(row, "row"));
+    const parsed = async (table, parser) => (await this.all(table)).map((row) => parser(row, "row"));
+    // Every thread is open before its messages are asked for, so that none is missed meanwhile.
+    const conversations = await parsed("conversations", models.conversation);
     if (mine === this.generation) {
-      this.inbox = reducer.takeContacts(reducer.takeConversations(this.inbox, conversations, true), contacts);
-      for (const row of conversations) await this.openThread(row.id, true);
+      this.inbox = reducer.takeConversations(this.inbox, conversations, true);
+      for (const row of conversations) {
+        this.opened.add(row.id);
+        this.inbox = reducer.openThread(this.inbox, row.id);
+      }
+    }
+    const contacts = await parsed("contacts", models.contact);
+    const messages = Map.groupBy(await parsed("messages", models.message), (row) => row.conversation_id);
+    if (mine === this.generation) {
+      this.inbox = reducer.takeContacts(this.inbox, contacts);
+      for (const row of conversations) {
+        this.inbox = reducer.takeThread(this.inbox, row.id, messages.get(row.id) ?? [], true, true);
+      }
       this.openNew();
     }
     this.reading -= 1;
   }
 
   openNew() {
-    for (const id of this.inbox.conversations.keys()) if (!this.opened.has(id)) void this.openThread(id, false);
+    for (const id of this.inbox.conversations.keys()) if (!this.opened.has(id)) void this.openThread(id);
   }
 
-  async openThread(id, replace) {
+  async openThread(id) {
     if (this.opened.has(id)) return;
     this.opened.add(id);
     const mine = this.generation;
     this.reading += 1;
     this.inbox = reducer.openThread(this.inbox, id);
     const page = (await this.all("messages", `&conversation_id=eq.${id}`)).map((row) => models.message(row, "row"));
-    if (mine === this.generation) this.inbox = reducer.takeThread(this.inbox, id, page, true, replace);
+    if (mine === this.generation) this.inbox = reducer.takeThread(this.inbox, id, page, true, false);
     this.reading -= 1;
   }
 
+  // One request a table at a time; what is wanted meanwhile goes into the next, as the app does it.
   async want(wants) {
-    const put = {
-      conversations: (rows) => (this.inbox = reducer.takeConversations(this.inbox, rows, false)),
-      contacts: (rows) => (this.inbox = reducer.takeContacts(this.inbox, rows)),
-      messages: (rows) => (this.inbox = reducer.takeMessages(this.inbox, rows)),
-    };
-    const parse = { conversations: models.conversation, contacts: models.contact, messages: models.message };
-    for (const table of Object.keys(put)) {
-      if (!wants[table].size) continue;
-      this.reading += 1;
-      const found = await this.rows(table, `id=in.(${[...wants[table]].join(",")})`);
-      put[table](found.map((row) => parse[table](row, "row")));
-      this.reading -= 1;
-    }
+    await Promise.all(Object.keys(TAKE).map((table) => this.wantOf(table, wants[table])));
     this.openNew();
+  }
+
+  async wantOf(table, ids) {
+    const waiting = (this.wanted[table] ??= { ids: new Set(), asking: false });
+    for (const id of ids) waiting.ids.add(id);
+    if (waiting.asking) return;
+    waiting.asking = true;
+    this.reading += 1;
+    while (waiting.ids.size) {
+      const asked = [...waiting.ids].slice(0, 100);
+      for (const id of asked) waiting.ids.delete(id);
+      const [parser, take] = TAKE[table];
+      const found = await this.rows(table, `id=in.(${asked.join(",")})`);
+      this.inbox = take(this.inbox, found.map((row) => parser(row, "row")));
+    }
+    waiting.asking = false;
+    this.reading -= 1;
   }
 
   state() {
