@@ -1,6 +1,6 @@
 /** A thread as a list of things to draw: days, the line above what is new, messages, and what is not sent yet. Pure. */
 import type { Message, Note } from "../../api/models";
-import { sameDay } from "../../lib/time";
+import { daysBetween } from "../../lib/time";
 import type { Unsent } from "../../realtime/outbox";
 
 export type Item =
@@ -15,6 +15,21 @@ const JOIN_MS = 5 * 60_000;
 
 export const timeOf = (message: Message): string => message.occurred_at ?? message.created_at;
 
+/** Moment and calendar day of what stands in a thread. Worked out once: a long thread is laid out with every message. */
+interface Stamp {
+  ms: number;
+  day: number;
+}
+const stamps = new WeakMap<object, Stamp>();
+
+function stampOf(owner: object, at: string | number): Stamp {
+  const known = stamps.get(owner);
+  if (known) return known;
+  const made = { ms: new Date(at).getTime(), day: daysBetween(0, at) };
+  stamps.set(owner, made);
+  return made;
+}
+
 function speaker(message: Message): string {
   return message.direction === "INBOUND" ? "customer" : `${message.source}:${message.sender_id ?? ""}`;
 }
@@ -28,43 +43,46 @@ export function threadItems(
 ): Item[] {
   const items: Item[] = [];
   const landed = new Set<string>();
-  let before: { at: string; speaker: string } | null = null;
+  let before: (Stamp & { speaker: string }) | null = null;
   let lineDrawn = newAfter === null;
   let noted = 0;
   /** Puts in the notes that were written before this moment. */
   const putNotes = (until: number) => {
-    for (let note = notes[noted]; note && Date.parse(note.created_at) < until; note = notes[noted]) {
+    for (let note = notes[noted]; note; note = notes[noted]) {
+      const stamp = stampOf(note, note.created_at);
+      if (stamp.ms >= until) return;
       noted += 1;
-      if (!before || !sameDay(before.at, note.created_at)) {
-        items.push({ kind: "day", key: `day:${note.id}`, at: note.created_at });
-      }
+      if (before?.day !== stamp.day) items.push({ kind: "day", key: `day:${note.id}`, at: note.created_at });
       items.push({ kind: "note", key: `note:${note.id}`, note });
-      before = { at: note.created_at, speaker: "note" };
+      before = { ...stamp, speaker: "note" };
     }
   };
   for (const message of messages) {
     const at = timeOf(message);
-    putNotes(Date.parse(at));
+    const stamp = stampOf(message, at);
+    putNotes(stamp.ms);
     if (message.client_ref) landed.add(message.client_ref);
+    const by = speaker(message);
     let joined = false;
-    if (!before || !sameDay(before.at, at)) items.push({ kind: "day", key: `day:${at.slice(0, 10)}:${message.id}`, at });
-    else joined = before.speaker === speaker(message) && Date.parse(at) - Date.parse(before.at) < JOIN_MS;
+    if (before?.day !== stamp.day) items.push({ kind: "day", key: `day:${at.slice(0, 10)}:${message.id}`, at });
+    else joined = before.speaker === by && stamp.ms - before.ms < JOIN_MS;
     if (!lineDrawn && newAfter !== null && message.direction === "INBOUND" && message.conv_seq > newAfter) {
       items.push({ kind: "new", key: "new" });
       lineDrawn = true;
       joined = false;
     }
     items.push({ kind: "message", key: message.client_ref ?? message.id, message, joined });
-    before = { at, speaker: speaker(message) };
+    before = { ...stamp, speaker: by };
   }
   putNotes(Infinity);
   for (const unsent of outbox) {
     if (landed.has(unsent.clientRef)) continue;
+    const stamp = stampOf(unsent, unsent.createdAt);
     const at = new Date(unsent.createdAt).toISOString();
-    if (!before || !sameDay(before.at, at)) items.push({ kind: "day", key: `day:unsent:${unsent.clientRef}`, at });
-    const joined = before?.speaker === `agent:${me}` && unsent.createdAt - Date.parse(before.at) < JOIN_MS;
+    if (before?.day !== stamp.day) items.push({ kind: "day", key: `day:unsent:${unsent.clientRef}`, at });
+    const joined = before?.speaker === `agent:${me}` && stamp.ms - before.ms < JOIN_MS;
     items.push({ kind: "unsent", key: unsent.clientRef, unsent, joined });
-    before = { at, speaker: `agent:${me}` };
+    before = { ...stamp, speaker: `agent:${me}` };
   }
   return items;
 }
