@@ -29,7 +29,7 @@ _LARGEST_POWER: Final = 308
 _encode = msgspec.json.Encoder(uuid_format="canonical").encode
 
 
-async def read_body(request: web.Request, limit: int = JSON_BYTES) -> bytes:
+async def read_body(request: web.BaseRequest, limit: int = JSON_BYTES) -> bytes:
     """The whole body. Raises PayloadTooLarge above ``limit``, before the rest is read, and RequestTimeout for
     one that does not arrive."""
     if request.content_length is not None and request.content_length > limit:
@@ -50,7 +50,7 @@ async def read_body(request: web.Request, limit: int = JSON_BYTES) -> bytes:
                 chunks.append(chunk)
     except TimeoutError as error:
         raise RequestTimeout(f"The body did not arrive within {BODY_S:g} seconds") from error
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

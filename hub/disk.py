@@ -35,7 +35,6 @@ BALLAST_BYTES: Final = 64 << 20
 SPARE_BYTES: Final = 2 * BALLAST_BYTES
 """So much more than FULL_BYTES makes it writable again, since giving up the ballast alone must not."""
 EVERY_S: Final = 1.0
-RETRY_AFTER_S: Final = 30.0
 
 
 class Level(IntEnum):
@@ -64,12 +63,11 @@ class DiskGuard:
     async def look(self) -> Level:
         """Measure, act on what changed, return the level. A disk that cannot be asked keeps the last one."""
         try:
-            free, total = await asyncio.to_thread(self._measure)
+            level, free = await asyncio.to_thread(self._look)
         except (OSError, ValueError) as error:
             log.warning("disk.unknown", error=type(error).__name__)
             return self.level
         self.free_bytes = free
-        level = self._judge(free, total)
         metrics.DISK_FREE.set(free)
         metrics.DISK_LEVEL.set(level)
         if level != self.level:
@@ -78,7 +76,7 @@ class DiskGuard:
             write(f"disk.{level.name.lower()}", free_mib=free >> 20, before=before.name.lower())
             if self._on_change is not None:
                 self._on_change(level)
-        await asyncio.to_thread(self._keep_ballast)
+            await asyncio.to_thread(self._keep_ballast)
         return self.level
 
     async def run(self) -> None:
@@ -86,6 +84,14 @@ class DiskGuard:
         while True:
             await self.look()
             await asyncio.sleep(EVERY_S)
+
+    def _look(self) -> tuple[Level, int]:
+        """The level and the free bytes; while nothing changes, the ballast is seen to on the same way."""
+        free, total = self._measure()
+        level = self._judge(free, total)
+        if level is self.level:
+            self._keep_ballast()
+        return level, free
 
     def _measure(self) -> tuple[int, int]:
         found = os.statvfs(next(place for place in (self._folder, *self._folder.parents) if place.exists()))

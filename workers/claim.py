@@ -1,5 +1,5 @@
-"""Holding claimed work: leases that are extended while work goes on, and statements shared by what settles
-together.
+"""Claiming work and holding it: the loop of a kind of work, leases that are extended while work goes on, and
+statements shared by what settles together.
 
 Each claim has a token of its own. Every later write names it, so a process that was stopped for a minute and
 wakes up writes nothing: its rows belong to somebody else by then, even if that is itself.
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from contextlib import suppress
 from datetime import timedelta
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -100,6 +101,79 @@ class Leases:
                 log.warning("work.lease_lost", members=lease.members)
                 lease.deadline = 0.0
                 del self._held[token]
+
+
+class Claimer:
+    """The loop of one kind of work: claim as much as there is room for, start it, and look again when
+    something ends, when somebody says that there is more, or after a poll. A kind says in `room` how much it
+    takes now, in `claim` how it is claimed, and in `has_more` whether a claim stopped short of the last one
+    to look at."""
+
+    kind: str
+
+    def __init__(self, poll_s: float) -> None:
+        self._poll_s = poll_s
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def room(self) -> int:
+        """How many may be claimed now."""
+        raise NotImplementedError
+
+    async def claim(self, room: int) -> int:
+        """Claim and `start` up to `room`; how many there were."""
+        raise NotImplementedError
+
+    def has_more(self) -> bool:
+        """The last claim did not look at everything."""
+        return False
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; what has not begun goes back."""
+        self._stopping = True
+        self._wake.set()
+
+    async def drained(self) -> None:
+        """Return when nothing is in flight."""
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run one claimed piece of work; its end makes room."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Claim and start until stopped."""
+        while not self._stopping:
+            self._wake.clear()
+            room = self.room()
+            claimed, failed = 0, False
+            if room > 0:
+                try:
+                    claimed = await self.claim(room)
+                except (Unavailable, asyncpg.PostgresError) as error:
+                    failed = True
+                    log.warning("work.claim_failed", kind=self.kind, error=type(error).__name__)
+                except Exception:
+                    failed = True
+                    log.exception("work.claim_failed", kind=self.kind)
+            if claimed == room > 0 or (room > 0 and self.has_more() and not failed):
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await self._wake.wait()
 
 
 Key = TypeVar("Key", bound=Hashable)

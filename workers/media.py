@@ -45,7 +45,7 @@ from hub.failpoints import failpoint
 from hub.settings import Settings
 from sql import q
 from workers.accounts import open_account
-from workers.claim import Lease, Leases
+from workers.claim import Claimer, Lease, Leases
 from workers.guard import Inside
 from workers.retry import MEDIA_TRIES, backoff_s
 from workers.transport import NotSent, perform, timeout_of
@@ -129,9 +129,11 @@ def _failed(code: str, reason: str) -> _Wrong:
     return _Wrong(Result("failed", code=code, reason=reason))
 
 
-class Fetcher:
+class Fetcher(Claimer):
     """The inbound files' loop of one worker process. ``strangers`` is a client that reaches public addresses
     alone (workers/guard.py), ``session`` the one for the operator's own provider address."""
+
+    kind = "media"
 
     def __init__(
         self,
@@ -141,59 +143,26 @@ class Fetcher:
         strangers: aiohttp.ClientSession,
         worker: str,
     ) -> None:
+        super().__init__(settings.work_poll_s)
         self._db, self._settings, self._worker = db, settings, worker
         self._session, self._strangers = session, strangers
         self._storage = Storage(settings.media_dir)
         self.leases = Leases(db, settings.work_lease_s, q.extend_media)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._wake = asyncio.Event()
-        self._stopping = False
         self._behind: UUID | None = None
         """Where the next claim goes on; None: at the first organization."""
 
-    def wake(self) -> None:
-        """There may be something to fetch."""
-        self._wake.set()
+    def room(self) -> int:
+        return AT_ONCE - len(self._tasks)
 
-    def stop(self) -> None:
-        """Claim nothing more."""
-        self._stopping = True
-        self._wake.set()
-
-    async def drained(self) -> None:
-        """Return when nothing is in flight."""
-        while self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+    def has_more(self) -> bool:
+        return self._behind is not None
 
     def abandon(self) -> None:
         """Stop what is in flight; its leases run out."""
         for task in self._tasks:
             task.cancel()
 
-    async def run(self) -> None:
-        """Claim and fetch until stopped."""
-        while not self._stopping:
-            self._wake.clear()
-            room = AT_ONCE - len(self._tasks)
-            claimed, failed = 0, False
-            if room > 0:
-                try:
-                    claimed = await self._claim(room)
-                except (Unavailable, asyncpg.PostgresError) as error:
-                    failed = True
-                    log.warning("media.claim_failed", error=type(error).__name__)
-                except Exception:
-                    failed = True
-                    log.exception("media.claim_failed")
-            if claimed == room > 0 or (room > 0 and self._behind is not None and not failed):
-                continue
-            try:
-                async with asyncio.timeout(self._settings.work_poll_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-
-    async def _claim(self, room: int) -> int:
+    async def claim(self, room: int) -> int:
         lease = self.leases.new()
         async with self._db.connection("worker") as conn:
             rows = await conn.fetch(
@@ -208,14 +177,8 @@ class Fetcher:
         rows = [row for row in rows if row["file_id"] is not None]
         self.leases.hold(lease, len(rows))
         for row in rows:
-            task = asyncio.create_task(self._fetch(lease, ClaimedFile(*row)))
-            self._tasks.add(task)
-            task.add_done_callback(self._fetched)
+            self.start(self._fetch(lease, ClaimedFile(*row)))
         return len(rows)
-
-    def _fetched(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._wake.set()
 
     async def _fetch(self, lease: Lease, job: ClaimedFile) -> None:
         """One file from claim to settlement."""

@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -44,7 +45,7 @@ from hub.failpoints import failpoint
 from hub.settings import Settings
 from sql import q
 from workers.accounts import open_account
-from workers.claim import Lease, Leases, Together
+from workers.claim import Claimer, Lease, Leases, Together
 from workers.pace import Paces
 from workers.retry import SEND_TRIES, backoff_s, outage_s
 from workers.transport import NotSent, TooLate, perform
@@ -119,8 +120,10 @@ class Result(msgspec.Struct, omit_defaults=True):
 Outcome = Accepted | Throttled | Retryable | Permanent | WindowClosed | AuthBroken | Unknown | NotSent
 
 
-class Sender:
+class Sender(Claimer):
     """The outbound loop of one worker process."""
+
+    kind = "send"
 
     def __init__(
         self,
@@ -130,59 +133,26 @@ class Sender:
         worker: str,
         redis: Redis | None = None,
     ) -> None:
+        super().__init__(settings.work_poll_s)
         self._db, self._settings, self._session, self._worker = db, settings, session, worker
         self._paces = Paces(redis, worker)
         self.leases = Leases(db, settings.work_lease_s)
         self._marks: Together[Lease, UUID, bool] = Together(self._mark)
         self._settles: Together[Lease, Result, bool] = Together(self._settle)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._conversations: dict[UUID, asyncio.Task[None]] = {}
-        self._wake = asyncio.Event()
-        self._stopping = False
         self._behind: tuple[UUID, UUID] | None = None
         """Where the next claim goes on; None: at the first account."""
         self._unreachable: dict[UUID, tuple[int, float]] = {}
         """How often in a row an account's provider was not reached, and until when (monotonic) it rests."""
         self._uploads = Uploads(db, settings, session)
 
-    def wake(self) -> None:
-        """There may be something to send."""
-        self._wake.set()
+    def room(self) -> int:
+        return min(BATCH, IN_FLIGHT - len(self._tasks))
 
-    def stop(self) -> None:
-        """Claim nothing more; what is not being sent yet goes back."""
-        self._stopping = True
-        self._wake.set()
+    def has_more(self) -> bool:
+        return self._behind is not None
 
-    async def drained(self) -> None:
-        """Return when nothing is in flight."""
-        while self._tasks:
-            await asyncio.wait(tuple(self._tasks))
-
-    async def run(self) -> None:
-        """Claim and send until stopped."""
-        while not self._stopping:
-            self._wake.clear()
-            room = min(BATCH, IN_FLIGHT - len(self._tasks))
-            claimed, failed = 0, False
-            if room > 0:
-                try:
-                    claimed = await self._claim(room)
-                except (Unavailable, asyncpg.PostgresError) as error:
-                    failed = True
-                    log.warning("send.claim_failed", error=type(error).__name__)
-                except Exception:
-                    failed = True
-                    log.exception("send.claim_failed")
-            if claimed == room > 0 or (room > 0 and self._behind is not None and not failed):
-                continue
-            try:
-                async with asyncio.timeout(self._settings.work_poll_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-
-    async def _claim(self, room: int) -> int:
+    async def claim(self, room: int) -> int:
         """How many were claimed. One claim looks at so many accounts and no more; the next one looks on."""
         lease = self.leases.new()
         behind = self._behind or (None, None)
@@ -201,20 +171,14 @@ class Sender:
             (ClaimedSend(*row) for row in rows), key=lambda s: (s.conversation_id, s.conv_seq)
         ):
             before = self._conversations.get(send.conversation_id)
-            task = asyncio.create_task(self._deliver(lease, send, before))
-            self._tasks.add(task)
+            task = self.start(self._deliver(lease, send, before))
             self._conversations[send.conversation_id] = task
-            task.add_done_callback(self._delivered(send.conversation_id))
+            task.add_done_callback(partial(self._delivered, send.conversation_id))
         return len(rows)
 
-    def _delivered(self, conversation_id: UUID) -> Any:
-        def done(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            if self._conversations.get(conversation_id) is task:
-                del self._conversations[conversation_id]
-            self._wake.set()  # the conversation's next message may go now
-
-        return done
+    def _delivered(self, conversation_id: UUID, task: asyncio.Task[None]) -> None:
+        if self._conversations.get(conversation_id) is task:
+            del self._conversations[conversation_id]
 
     async def _deliver(self, lease: Lease, send: ClaimedSend, before: asyncio.Task[None] | None) -> None:
         """One send from claim to settlement. After an earlier message of the same conversation, whatever

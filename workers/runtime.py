@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -91,10 +91,8 @@ async def run(settings: Settings, stop: asyncio.Event, *, follow_clock: bool = F
                 "disk": _restarted("disk", guard.run),
                 "media-heartbeat": _restarted("media-heartbeat", fetcher.leases.run),
                 "wake-ups": _restarted(
-                    "wake-ups", lambda: _listen(settings.redis_url, "outbox", sender.wake)
-                ),
-                "media-wake-ups": _restarted(
-                    "media-wake-ups", lambda: _listen(settings.redis_url, "jobs", fetcher.wake)
+                    "wake-ups",
+                    lambda: _listen(settings.redis_url, {"outbox": sender.wake, "jobs": fetcher.wake}),
                 ),
                 "media-reap": every(min(REAP_EVERY_S, settings.work_lease_s / 2), "media-reap", keeper.reap),
                 "media-clean": every(CLEAN_EVERY_S, "media-clean", keeper.clean),
@@ -175,17 +173,20 @@ async def _restarted(name: str, loop: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(AWAY_S)
 
 
-async def _listen(redis_url: str, queue: str, wake: Callable[[], None]) -> None:
-    """Call `wake` for every hint that the queue has something. Hints may be lost, so losing the connection
-    only means that the poll does the work; returns then."""
+async def _listen(redis_url: str, wakes: Mapping[str, Callable[[], None]]) -> None:
+    """Call a queue's `wakes` for every hint that it has something. Hints may be lost, so losing the
+    connection only means that the poll does the work; returns then."""
+    by_channel = {f"w:{queue}".encode(): wake for queue, wake in wakes.items()}
     client = make_redis(redis_url, connect_s=1.0, command_s=None, health_check_interval=10)
     try:
         async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
-            await channel.subscribe(f"w:{queue}")
-            wake()
+            await channel.subscribe(*by_channel)
+            for wake in wakes.values():
+                wake()
             while True:
-                if await channel.get_message(timeout=10.0) is not None:
-                    wake()
+                hint = await channel.get_message(timeout=10.0)
+                if hint is not None:
+                    by_channel[hint["channel"]]()
     except (RedisError, OSError, TimeoutError):
         return
 

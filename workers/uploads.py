@@ -101,11 +101,6 @@ class Uploads:
             await conn.execute(q.keep_provider_media, organization_id, file_id, account_id, verdict.id, lasts)
         return Handed(verdict.id, True)
 
-    async def forget(self, organization_id: UUID, account_id: UUID, file_id: UUID) -> None:
-        """The provider refused an id that we remembered."""
-        async with self._db.connection("worker") as conn:
-            await conn.execute(q.forget_provider_media, organization_id, file_id, account_id)
-
     async def _post(self, upload: UploadDescription, path: Path) -> ResponseFacts | Verdict | NotSent:
         try:
             file = await asyncio.to_thread(_open, path)

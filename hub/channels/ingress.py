@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from hub import clock, metrics
+from hub.bodies import read_body
 from hub.channels.ingest import Crowded, Delivery, Ingest
 from hub.channels.protocol import ChannelAdapter
 from hub.channels.registry import ADAPTERS
@@ -24,8 +25,6 @@ from hub.channels.spool import Spool
 from hub.errors import (
     AuthenticationFailed,
     InsufficientPermissions,
-    PayloadTooLarge,
-    RequestTimeout,
     Unavailable,
     UnsupportedMedia,
 )
@@ -36,7 +35,6 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 MAX_BODY: Final = 3 * 1024 * 1024
-BODY_TIMEOUT_S: Final = 10.0
 HARD_STOP_S: Final = 4.5
 """Meta gives up at 5 s and less patient providers count on it; whatever is not committed by then goes to the
 spool."""
@@ -191,25 +189,7 @@ async def _read(request: web.BaseRequest) -> bytes:
     huge one."""
     if "Content-Encoding" in request.headers:
         raise UnsupportedMedia("A webhook's body must not be compressed")
-    if (request.content_length or 0) > MAX_BODY:
-        raise PayloadTooLarge("A webhook's body may have 3 MiB")
-    if request.content.is_eof():  # all of it is here already: no clock needed
-        whole = request.content.read_nowait()
-        if len(whole) > MAX_BODY:
-            raise PayloadTooLarge("A webhook's body may have 3 MiB")
-        return whole
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while chunk := await request.content.readany():
-                size += len(chunk)
-                if size > MAX_BODY:
-                    raise PayloadTooLarge("A webhook's body may have 3 MiB")
-                chunks.append(chunk)
-    except TimeoutError as error:
-        raise RequestTimeout("The body did not arrive within 10 seconds") from error
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return await read_body(request, MAX_BODY)
 
 
 def _kept(request: web.BaseRequest) -> dict[str, str]:
