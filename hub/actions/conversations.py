@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from hub.actions.messages import require
+from hub.actions.permission import require
 from hub.db.pool import Database
 from hub.db.tenancy import acting_as
 from hub.domain.permissions import missing

@@ -8,17 +8,16 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from hub.actions.permission import require
 from hub.channels.limits import BY_CHANNEL
 from hub.channels.media import default_name, kind_of, refusal
 from hub.db.pool import Database
 from hub.db.tenancy import acting_as
-from hub.domain.permissions import missing
 from hub.domain.principal import Principal
 from hub.domain.templates import PROVIDER_CATEGORIES, Unfillable, fill
 from hub.errors import (
     BadRequest,
     Conflict,
-    InsufficientPermissions,
     NotFound,
     ReplyConflict,
     from_database,
@@ -56,19 +55,6 @@ class QueuedMessage(msgspec.Struct, frozen=True):
     conv_seq: int
     status: str
     duplicate: bool
-
-
-def require(principal: Principal, table: str, verb: Literal["read", "insert", "update", "delete"]) -> None:
-    """Raises InsufficientPermissions naming what is missing; row security would only show nothing."""
-    if principal.kind == "service":
-        return
-    lacking = missing(table, verb, principal.role, principal.permissions)
-    if lacking is not None:
-        raise InsufficientPermissions(
-            f"You may not {verb} {table}",
-            details={"missing": list(lacking)},
-            hint="Ask an administrator of your organization",
-        )
 
 
 class Wanted(msgspec.Struct, kw_only=True):

@@ -9,7 +9,8 @@ import asyncpg
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from hub.domain.permissions import Verb, missing
+from hub.actions.permission import require
+from hub.domain.permissions import Verb
 from hub.domain.principal import Principal
 from hub.errors import BadRequest, InsufficientPermissions
 from hub.rest.compiler import Compiler
@@ -64,21 +65,13 @@ class Deed(msgspec.Struct, kw_only=True):
 
 def check_permission(principal: Principal, table: str, verb: Verb) -> None:
     """Tell a caller that a whole resource is closed to him, instead of showing him nothing."""
-    if principal.kind == "service":
-        return
     if principal.kind == "anon":
         if verb == "read":
             return
         raise InsufficientPermissions("Sign in to write", details={"missing": []})
     if principal.organization_id is None and verb == "read":
         return
-    lacking = missing(table, verb, principal.role, principal.permissions)
-    if lacking is not None:
-        raise InsufficientPermissions(
-            f"You may not {verb} {table}",
-            details={"missing": list(lacking)},
-            hint="Ask an administrator of your organization",
-        )
+    require(principal, table, verb)
 
 
 def check_reads(principal: Principal, tables: Iterable[str]) -> None:

@@ -30,7 +30,7 @@ from hub.rest.reply import Reply, check_single, csv_line, rendered
 from hub.rest.schema import Table
 from hub.rest.statement import Statement, names_of
 from hub.rest.tree import Filter, Query, Shape
-from hub.rest.write import Returning
+from hub.rest.write import Resolution, Returning
 from sql import q
 
 _anything = msgspec.json.Decoder(Any)
@@ -46,24 +46,9 @@ def prepare_insert(kit: Kit, ask: Ask) -> Deed:
     body = read_rows(ask.body, ask.content_type)
     names = names_written(table, body.rows, query.shape.columns)
     media = ask.media()
-    check_permission(kit.principal, table.name, "insert")
-    if prefer.resolution == "merge-duplicates":
-        check_permission(kit.principal, table.name, "update")
-    if values.has_rules(table.name, names):
-        values.clean(table.name, body)
-    secrets = _secrets_of_new(table, body, names)
-    shape = WriteShape(
-        table=table.name,
-        shape=_without_filters(query.shape),
-        names=tuple(names),
-        returning=_RETURNING[prefer.returns],
-        format=format_of(media),
-        keys=bool(secrets),
-        resolution=prefer.resolution,
-        on_conflict=query.shape.on_conflict if prefer.resolution else None,
-        fill_defaults=prefer.fills_defaults,
+    plan, statement, secrets = _insertion(
+        kit, table, query, prefer, body, names, media, prefer.resolution, query.shape.on_conflict
     )
-    plan, statement = _statement(kit, kit.compiler.insert, shape)
     text = body.text
 
     async def run(conn: Connection) -> Reply:
@@ -156,22 +141,9 @@ def prepare_replace(kit: Kit, ask: Ask) -> Deed:
         raise BadRequest("Payload values do not match URL in primary key column(s)", rest_code="PGRST115")
     body = Rows(rows[:1])
     media = ask.media()
-    check_permission(kit.principal, table.name, "insert")
-    check_permission(kit.principal, table.name, "update")
-    if values.has_rules(table.name, names):
-        values.clean(table.name, body)
-    secrets = _secrets_of_new(table, body, names)
-    shape = WriteShape(
-        table=table.name,
-        shape=_without_filters(query.shape),
-        names=tuple(names),
-        returning=_RETURNING[prefer.returns],
-        format=format_of(media),
-        keys=bool(secrets),
-        resolution="merge-duplicates",
-        fill_defaults=prefer.fills_defaults,
+    plan, statement, secrets = _insertion(
+        kit, table, query, prefer, body, names, media, "merge-duplicates", None
     )
-    plan, statement = _statement(kit, kit.compiler.insert, shape)
     text = body.text
 
     async def run(conn: Connection) -> Reply:
@@ -194,6 +166,32 @@ _NOTHING_WRITTEN: Final[dict[str, Any]] = {
 
 def _common(kit: Kit, ask: Ask) -> tuple[Table, Query, Prefer]:
     return kit.compiler.table(ask.name), parse_query(ask.query), ask.prefer()
+
+
+def _insertion(
+    kit: Kit, table: Table, query: Query, prefer: Prefer, body: Rows, names: list[str], media: Media,
+    resolution: Resolution | None, on_conflict: tuple[str, ...] | None,
+) -> tuple[Plan, Statement, dict[str, sealed.Split]]:  # fmt: skip
+    """The statement that writes `body`, which is checked and cleaned, and the secrets taken out of it."""
+    check_permission(kit.principal, table.name, "insert")
+    if resolution == "merge-duplicates":
+        check_permission(kit.principal, table.name, "update")
+    if values.has_rules(table.name, names):
+        values.clean(table.name, body)
+    secrets = _secrets_of_new(table, body, names)
+    shape = WriteShape(
+        table=table.name,
+        shape=_without_filters(query.shape),
+        names=tuple(names),
+        returning=_RETURNING[prefer.returns],
+        format=format_of(media),
+        keys=bool(secrets),
+        resolution=resolution,
+        on_conflict=on_conflict if resolution else None,
+        fill_defaults=prefer.fills_defaults,
+    )
+    plan, statement = _statement(kit, kit.compiler.insert, shape)
+    return plan, statement, secrets
 
 
 def _statement(kit: Kit, compile_: Any, shape: WriteShape) -> tuple[Plan, Statement]:
