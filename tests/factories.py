@@ -19,8 +19,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import orjson
 
+from hub.auth.secrets import seal_secret
 from hub.domain.permissions import PERMISSIONS, ROLE_DEFAULTS, Role
 from hub.domain.principal import Principal
+from hub.settings import Settings
 
 _numbers = count(1)
 
@@ -202,3 +204,18 @@ async def until(
         if time.monotonic() > deadline:
             raise TimeoutError(f"Waited {timeout_s:g} s for {what}")
         await asyncio.sleep(0.02)
+
+
+async def keep_secret(conn: asyncpg.Connection, settings: Settings, org: Org, name: str, value: str) -> None:
+    """Give the organization's account a sealed setting of its own."""
+    sealed = seal_secret(
+        settings, value, table="channel_accounts", column=name, organization_id=org.id, row_id=org.account_id
+    )
+    await conn.execute(
+        "insert into app.secrets (organization_id, owner_table, owner_id, name, ciphertext)"
+        " values ($1, 'channel_accounts', $2, $3, $4)",
+        org.id,
+        org.account_id,
+        name,
+        sealed,
+    )

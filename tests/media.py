@@ -19,9 +19,8 @@ import aiohttp
 import asyncpg
 import orjson
 
-from hub.auth.secrets import seal_secret
 from hub.settings import Settings
-from tests.factories import Member, Org, Servers, make_contact, make_conversation, until
+from tests.factories import Member, Org, Servers, keep_secret, make_contact, make_conversation, until
 from tests.fakes.whatsapp import APP_SECRET, Sandbox, running_sandbox
 from tests.server import SECRET_KEY, Hub, running_hub
 from tests.whatsapp import PATH
@@ -223,21 +222,7 @@ async def media_world(
         await conn.execute(
             "update channel_accounts set settings = $2 where id = $1", org.account_id, json.dumps(number)
         )
-        sealed = seal_secret(
-            hub.settings,
-            "sandbox-token",
-            table="channel_accounts",
-            column="access_token",
-            organization_id=org.id,
-            row_id=org.account_id,
-        )
-        await conn.execute(
-            "insert into app.secrets (organization_id, owner_table, owner_id, name, ciphertext)"
-            " values ($1, 'channel_accounts', $2, 'access_token', $3)",
-            org.id,
-            org.account_id,
-            sealed,
-        )
+        await keep_secret(conn, hub.settings, org, "access_token", "sandbox-token")
         sandbox = await stack.enter_async_context(
             running_sandbox(data_dir / "sandbox", hub.url + PATH, enforce_rates=False)
         )

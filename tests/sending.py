@@ -16,13 +16,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from hub.auth.secrets import seal_secret
 from hub.db.embedded import EmbeddedValkey
 from hub.db.pool import Database
 from hub.sandbox.config import Account
 from hub.settings import Secret, Settings
 from tests import whatsapp as wa
-from tests.factories import Org, insert, make_contact, make_conversation, make_org, until
+from tests.factories import Org, insert, keep_secret, make_contact, make_conversation, make_org, until
 from tests.fakes.whatsapp import APP_SECRET, Sandbox, running_sandbox
 from workers.runtime import run
 
@@ -134,21 +133,7 @@ async def _on_the_sandbox(conn: asyncpg.Connection, settings: Settings, account:
     org = await make_org(conn)
     shown = json.dumps({**account, "access_token": "••••"})
     await conn.execute("update channel_accounts set settings = $2 where id = $1", org.account_id, shown)
-    sealed = seal_secret(
-        settings,
-        "sandbox-token",
-        table="channel_accounts",
-        column="access_token",
-        organization_id=org.id,
-        row_id=org.account_id,
-    )
-    await conn.execute(
-        "insert into app.secrets (organization_id, owner_table, owner_id, name, ciphertext)"
-        " values ($1, 'channel_accounts', $2, 'access_token', $3)",
-        org.id,
-        org.account_id,
-        sealed,
-    )
+    await keep_secret(conn, settings, org, "access_token", "sandbox-token")
     return Org(org.id, org.account_id, account["phone_number_id"])
 
 

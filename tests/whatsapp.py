@@ -84,6 +84,16 @@ def change(
     return {"field": "messages", "value": value}
 
 
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value below a JSON node."""
+    found = [path] if path else []
+    if isinstance(node, dict):
+        found += [p for k, v in node.items() for p in places(v, (*path, k))]
+    elif isinstance(node, list):
+        found += [p for n, v in enumerate(node) for p in places(v, (*path, n))]
+    return found
+
+
 def body(*changes: dict[str, Any], waba: str = "200") -> bytes:
     """A delivery, serialised as Meta does: ASCII with escapes."""
     entries = [{"id": waba, "changes": [c]} for c in changes]

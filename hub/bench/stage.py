@@ -111,11 +111,6 @@ class Stage:
         self.children.append(child)
         return child
 
-    def start_hub(self) -> tuple[str, int]:
-        """A ready hub: its address and pid. Raises RuntimeError with the end of its log."""
-        runner = self.hub("hub")
-        return f"http://127.0.0.1:{runner.port}", runner.pids[0]
-
     def hub(self, name: str, processes: int = 1, **environment: str) -> Runner:
         """A ready hub; of several processes each listens on the same port (SO_REUSEPORT)."""
         port = free_port()

@@ -42,13 +42,13 @@ from hub.domain.permissions import PERMISSIONS
 from hub.domain.phones import LONGEST, SHORTEST, parse_phone
 from hub.errors import HubError
 from hub.functions.messages import _insert, _send
-from hub.realtime import protocol
 from hub.rest.catalog import Catalog
 from hub.rest.grammar import parse_query
 from hub.rest.prefer import parse_prefer
 from hub.rest.sealed import MASK, split
 from hub.settings import BadSettings, load_settings
 from tests import whatsapp
+from tests.attack.atheris import targets
 from tests.attack.atheris.seeds import webhooks
 from tests.attack.description import describe, routes_of
 from tests.attack.far import MIB, FarHub, somebody
@@ -126,15 +126,7 @@ def test_X30_prefer_header(headers: list[str]) -> None:
 ]).flatmap(bent))  # fmt: skip
 @_EACH
 def test_X30_websocket_frames(raw: bytes) -> None:
-    try:
-        found = protocol.decode(raw)
-    except protocol.BadFrame:
-        return
-    if isinstance(found, protocol.Command):
-        try:
-            protocol.arguments(found)
-        except protocol.BadArguments:
-            return
+    targets.frames(raw)
 
 
 @given(

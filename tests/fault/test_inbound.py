@@ -639,20 +639,10 @@ ODD: list[Any] = [
 ]  # fmt: skip
 
 
-def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of every value below a JSON node."""
-    found = [path] if path else []
-    if isinstance(node, dict):
-        found += [p for k, v in node.items() for p in places(v, (*path, k))]
-    elif isinstance(node, list):
-        found += [p for n, v in enumerate(node) for p in places(v, (*path, n))]
-    return found
-
-
 def bend(rng: random.Random, body: dict[str, Any]) -> None:
     """Replace, drop or double up to three values."""
     for _ in range(rng.randint(0, 3)):
-        found = places(body)
+        found = wa.places(body)
         if not found:
             return
         path = rng.choice(found)

@@ -1062,7 +1062,6 @@ EXEMPT = {
     ("hub/functions/media.py", "_receive", "read_chunk"): "its caller gives the whole upload UPLOAD_S",
     ("workers/transport.py", "perform_call", "readany"): "the session's total time-out",
     ("workers/media.py", "_stream", "readany"): "the total time-out of its request",
-    ("workers/transport.py", "connect", "connect"): "its request's time-out for connecting",
     ("workers/runtime.py", "_listen", "subscribe"): "health checks every 10 s; the poll works without it",
     ("hub/db/pool.py", "connection", "acquire"): "ACQUIRE_TIMEOUT_S",
     ("hub/db/pool.py", "_release", "release"): "two seconds",

@@ -38,16 +38,6 @@ async def hook(db: Database, config: Settings) -> AsyncIterator[Hook]:
         yield running
 
 
-def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of every value below a JSON node."""
-    found = [path] if path else []
-    if isinstance(node, dict):
-        found += [p for k, v in node.items() for p in places(v, (*path, k))]
-    elif isinstance(node, list):
-        found += [p for n, v in enumerate(node) for p in places(v, (*path, n))]
-    return found
-
-
 def bent(rng: random.Random, body: dict[str, Any], depth: int) -> dict[str, Any]:
     """The body with a few values replaced, removed or doubled."""
     odd: list[Any] = [
@@ -56,7 +46,7 @@ def bent(rng: random.Random, body: dict[str, Any], depth: int) -> dict[str, Any]
     ]  # fmt: skip
     body = copy.deepcopy(body)
     for _ in range(depth):
-        path = rng.choice(places(body))
+        path = rng.choice(wa.places(body))
         node = body
         for step in path[:-1]:
             node = node[step]

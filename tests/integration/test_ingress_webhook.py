@@ -14,13 +14,12 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from hub.auth.secrets import seal_secret
 from hub.channels import ingest as ingest_module
 from hub.channels.signing import meta_signature
 from hub.db.pool import Database
 from hub.settings import Settings
 from tests import whatsapp as wa
-from tests.factories import Org, make_org, until
+from tests.factories import Org, keep_secret, make_org, until
 from tests.whatsapp import APP_SECRET, VERIFY_TOKEN, Hook
 
 
@@ -40,21 +39,6 @@ async def hook(db: Database, config: Settings) -> AsyncIterator[Hook]:
         yield running
 
 
-async def own_secret(conn: asyncpg.Connection, config: Settings, org: Org, name: str, value: str) -> None:
-    """Give the organization's account a sealed setting of its own."""
-    sealed = seal_secret(
-        config, value, table="channel_accounts", column=name, organization_id=org.id, row_id=org.account_id
-    )
-    await conn.execute(
-        "insert into app.secrets (organization_id, owner_table, owner_id, name, ciphertext)"
-        " values ($1, 'channel_accounts', $2, $3, $4)",
-        org.id,
-        org.account_id,
-        name,
-        sealed,
-    )
-
-
 async def counts(conn: asyncpg.Connection) -> tuple[int, ...]:
     row = await conn.fetchrow(
         "select (select count(*) from messages), (select count(*) from contacts),"
@@ -66,7 +50,7 @@ async def counts(conn: asyncpg.Connection) -> tuple[int, ...]:
 async def test_HOOK_02_handshake_answers_the_bare_challenge(
     hook: Hook, superuser: asyncpg.Connection, config: Settings, org: Org
 ) -> None:
-    await own_secret(superuser, config, org, "verify_token", "account-token")
+    await keep_secret(superuser, config, org, "verify_token", "account-token")
     for token, expected in ((VERIFY_TOKEN, 200), ("account-token", 200), ("wrong", 403), ("", 403)):
         query = {"hub.mode": "subscribe", "hub.challenge": "1158201444", "hub.verify_token": token}
         async with hook.client.get(hook.server.make_url(wa.PATH), params=query) as answer:
@@ -168,7 +152,7 @@ async def test_I08_an_accounts_own_secret_speaks_for_that_account_alone(
     hook: Hook, superuser: asyncpg.Connection, config: Settings, org: Org
 ) -> None:
     neighbour = await make_org(superuser)
-    await own_secret(superuser, config, org, "app_secret", "org-app-secret")
+    await keep_secret(superuser, config, org, "app_secret", "org-app-secret")
     mine, theirs = wa.change(org, wa.text("201", "mine")), wa.change(neighbour, wa.text("201", "theirs"))
     assert await hook.post(wa.body(mine), secret="org-app-secret") == 200
     assert await hook.post(wa.body(theirs), secret="org-app-secret") == 401
@@ -467,7 +451,7 @@ async def test_a_delivery_of_an_organization_that_went_meanwhile_is_answered_200
 async def test_strangers_who_crowd_the_look_ups_wait_a_second_and_fill_no_spool(
     db: Database, config: Settings, superuser: asyncpg.Connection, org: Org, tmp_path: Path
 ) -> None:
-    await own_secret(superuser, config, org, "app_secret", "own")
+    await keep_secret(superuser, config, org, "app_secret", "own")
     async with wa.hook(db, config, tmp_path / "spool") as hook:
         for _ in range(4):  # as many as may look at once
             await hook.ingest._lookups.acquire()

@@ -10,7 +10,6 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hub.auth.secrets import seal_secret
 from hub.channels.ingest import Delivery, IngestItem
 from hub.channels.spool import Spool
 from hub.db.embedded import EmbeddedPostgres
@@ -18,7 +17,7 @@ from hub.db.migrate import migrate
 from hub.db.pool import Database
 from hub.errors import Unavailable
 from tests import whatsapp as wa
-from tests.factories import Org, make_org, until
+from tests.factories import Org, keep_secret, make_org, until
 
 
 @pytest.fixture
@@ -115,21 +114,7 @@ async def test_D15_a_signature_that_cannot_be_checked_now_is_checked_at_replay(
 ) -> None:
     config = wa.settings(runtime_url(server), meta_app_secret=None)
     conn = await asyncpg.connect(server.dsn_for("hub"))
-    sealed = seal_secret(
-        config,
-        "own",
-        table="channel_accounts",
-        column="app_secret",
-        organization_id=org.id,
-        row_id=org.account_id,
-    )
-    await conn.execute(
-        "insert into app.secrets (organization_id, owner_table, owner_id, name, ciphertext)"
-        " values ($1, 'channel_accounts', $2, 'app_secret', $3)",
-        org.id,
-        org.account_id,
-        sealed,
-    )
+    await keep_secret(conn, config, org, "app_secret", "own")
     await conn.close()
     server.stop()
     db = Database(runtime_url(server), ("ingest",))

@@ -11,12 +11,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hub.auth.secrets import seal_secret
 from hub.db.embedded import EmbeddedPostgres
 from hub.db.migrate import migrate
 from hub.settings import Secret
 from tests import whatsapp as wa
-from tests.factories import insert, make_contact, make_conversation, make_org, until
+from tests.factories import insert, keep_secret, make_contact, make_conversation, make_org, until
 from tests.fakes.whatsapp import APP_SECRET, running_sandbox
 from workers.runtime import run
 
@@ -44,21 +43,7 @@ async def test_O_the_providers_answer_is_committed_when_the_database_is_back(
     await conn.execute(
         "update channel_accounts set settings = $1", json.dumps({"phone_number_id": "100000000000001"})
     )
-    sealed = seal_secret(
-        config,
-        "sandbox-token",
-        table="channel_accounts",
-        column="access_token",
-        organization_id=org.id,
-        row_id=org.account_id,
-    )
-    await conn.execute(
-        "insert into app.secrets (organization_id, owner_table, owner_id, name, ciphertext)"
-        " values ($1, 'channel_accounts', $2, 'access_token', $3)",
-        org.id,
-        org.account_id,
-        sealed,
-    )
+    await keep_secret(conn, config, org, "access_token", "sandbox-token")
     conversation = await make_conversation(conn, org, await make_contact(conn, org, "201001383533"))
     # receipts go nowhere: what becomes of the message, the worker alone knows
     async with running_sandbox(tmp_path / "sandbox", "http://127.0.0.1:1/nowhere") as sandbox:

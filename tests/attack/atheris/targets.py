@@ -84,9 +84,10 @@ def frames(data: bytes) -> None:
             return
 
 
-_FOLDER = Path(
-    tempfile.mkdtemp(prefix="hub-fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+_KEPT = tempfile.TemporaryDirectory(  # goes with the process
+    prefix="hub-fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 )
+_FOLDER = Path(_KEPT.name)
 
 
 def spool(data: bytes) -> None:
