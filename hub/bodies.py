@@ -21,9 +21,7 @@ BODY_S: Final = 10.0
 _BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
 # A number with an exponent of three digits or more; the same outside of strings.
 _POWER = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{2}")
-_POWERS = re.compile(
-    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[0-9][eE]([+-]?[0-9]++)', re.DOTALL
-)
+_POWERS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[0-9][eE]([+-]?[0-9]++)', re.DOTALL)
 #: A double's: what every parser of JSON reads alike. Postgres would write 1e99999 out in full.
 _LARGEST_POWER: Final = 308
 _encode = msgspec.json.Encoder(uuid_format="canonical").encode

@@ -48,6 +48,7 @@ SUPERUSER = "postgres"
 START_TIMEOUT_S = 60.0
 # Crash recovery replays up to max_wal_size; a live postmaster gets this long to say that it is ready.
 RECOVERY_TIMEOUT_S = 600.0
+LOWEST_PORT = 15_000  # of those that free_port gives out; well-known services live below
 LOG_KEEP_BYTES = 10 * 1024 * 1024
 
 SETTINGS = {
@@ -482,10 +483,25 @@ def valkey_program(uid: int | None) -> Path:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody listens on now.
+
+    From below the range of outgoing connections: a server that starts again wants its port again, and a
+    client's connection may have taken one of those in between.
+    """
+    for _ in range(100):
+        port = LOWEST_PORT + secrets.randbelow(_lowest_outgoing_port() - LOWEST_PORT)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("100 ports tried on 127.0.0.1, none of them is free.")
+
+
+def _lowest_outgoing_port() -> int:
+    with suppress(OSError, ValueError):
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        if lowest > LOWEST_PORT + 1000:
+            return lowest
+    return 32_768
 
 
 def secret_file(path: Path, make: str | None = None) -> str:

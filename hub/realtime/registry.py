@@ -210,10 +210,7 @@ class Registry:
             stands, active, fingerprint = row
             for session in sessions:
                 if not (
-                    stands
-                    and active
-                    and fingerprint == session.fingerprint
-                    and session.suspect_until <= now
+                    stands and active and fingerprint == session.fingerprint and session.suspect_until <= now
                 ):
                     await self._judge(session, stands, active, fingerprint, now)
 

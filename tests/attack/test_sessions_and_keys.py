@@ -575,8 +575,7 @@ async def test_X10_role_times_permissions_times_route_is_the_permission_table(
             method, query, body = CALLS[verb]
             options = {"json": body} if body is not None else {}
             async with gate:
-                answer = await hub.call(method, f"/rest/v1/{table}{query}", **who,
-                **options)  # type: ignore[arg-type]
+                answer = await hub.call(method, f"/rest/v1/{table}{query}", **who, **options)  # type: ignore[arg-type]
             allowed = missing(table, verb, role, frozenset(held)) is None
             if (answer.status != 403) != allowed or answer.status >= 500 or answer.status == 401:
                 wrong.append((role, held, table, verb, answer))
@@ -594,8 +593,7 @@ async def test_X10_role_times_permissions_times_route_is_the_permission_table(
                     method = FUNCTIONS[name].methods[0]
                     path = name.replace("{id}", str(uuid4()))
                     options = {"json": {}} if method == "POST" else {}
-                    answer = await hub.call(method, f"/functions/v1/{path}", **who,
-                    **options)  # type: ignore[arg-type]
+                    answer = await hub.call(method, f"/functions/v1/{path}", **who, **options)  # type: ignore[arg-type]
                     allowed = set(all_of) <= set(held) and (not roles or role in roles)
                     if role is None and name == "switch-organization":
                         allowed, answer = True, Answer(200, {}, b"") if answer.status == 401 else answer

@@ -99,8 +99,7 @@ async def test_X01_no_route_shows_or_changes_the_neighbours_rows(
         nonlocal asked
         options = {"json": body} if body is not None else {}
         async with gate:
-            answer = await wide.call(method, path, headers={**REPRESENT, **headers}, **how,
-            **options)  # type: ignore[arg-type]
+            answer = await wide.call(method, path, headers={**REPRESENT, **headers}, **how, **options)  # type: ignore[arg-type]
         asked += 1
         if CANARY in spread(answer) or answer.status >= 500:
             leaks.append((who, method, path, body, answer))
@@ -708,15 +707,13 @@ async def test_X34_counts_plans_and_statistics_know_nothing_of_the_neighbour(
     )
     await superuser.execute("analyze contacts")
     for count in ("exact", "planned", "estimated"):
-        answer = await wide.get("/rest/v1/contacts?select=id", headers={"Prefer": f"count={count}"},
-        **owner)  # type: ignore[arg-type]
+        answer = await wide.get("/rest/v1/contacts?select=id", headers={"Prefer": f"count={count}"}, **owner)  # type: ignore[arg-type]
         assert answer.headers["Content-Range"] == "0-0/1", (count, answer.headers["Content-Range"])
     for accept in (
         "application/vnd.pgrst.plan",
         "application/vnd.pgrst.plan+json; options=analyze",
     ):
-        assert (await wide.get("/rest/v1/contacts", headers={"Accept": accept},
-        **owner)).status == 406  # type: ignore[arg-type]
+        assert (await wide.get("/rest/v1/contacts", headers={"Accept": accept}, **owner)).status == 406  # type: ignore[arg-type]
     answer = await wide.get("/rest/v1/contacts", **owner)  # type: ignore[arg-type]
     assert not {"Last-Modified", "Server-Timing", "X-Runtime"} & set(answer.headers)
     await superuser.execute(
@@ -747,8 +744,7 @@ async def test_X34_numbers_of_an_organization_do_not_jump_for_its_neighbours_wor
         for _ in range(5 * n):
             await make_contact(superuser, b.org)
         body = {"conversation_id": conversation, "direction": "INBOUND", "status": "RECEIVED", "content": "x"}
-        row = (await wide.post("/rest/v1/messages", json=body, headers=REPRESENT,
-        **owner)).json[0]  # type: ignore[arg-type]
+        row = (await wide.post("/rest/v1/messages", json=body, headers=REPRESENT, **owner)).json[0]  # type: ignore[arg-type]
         page = (await wide.get("/functions/v1/events?limit=1000", **owner)).json  # type: ignore[arg-type]
         seen.append((row["conv_seq"], page["head"]))
     assert [s[0] for s in seen] == [1, 2, 3]

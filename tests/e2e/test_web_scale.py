@@ -5,10 +5,7 @@ Counts and structure are asserted; times and memory are printed (`pytest -s`), f
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -99,21 +96,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     require_browser()
     one = start_product(tmp_path_factory.mktemp("crowd"))
     try:
-        found = json.loads((one.data / "runtime.json").read_text(encoding="utf-8"))
-        # In a thread: Playwright's loop counts as running in this one.
-        failed: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                asyncio.run(fill(found["environment"]["HUB_MIGRATE_URL"]))
-            except BaseException as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        if failed:
-            raise failed[0]
+        one.in_database(fill)
         yield one
     finally:
         one.process.terminate()
@@ -204,9 +187,7 @@ def test_CONV_09_ten_thousand_rows(crowded: Desk) -> None:
     print(f"\nfirst list: read {first_rows:.0f} ms after the page was opened; heap {heap_mb(page):.0f} MB")
 
     seen: list[str] = []
-    page.on(
-        "response", lambda answer: seen.append(answer.url) if "/conversations?" in answer.url else None
-    )
+    page.on("response", lambda answer: seen.append(answer.url) if "/conversations?" in answer.url else None)
     scroll_until(page, LIST, "end", f"Guest {MANY}")
     asked = len([url for url in seen if "limit=1&" not in url and not url.endswith("limit=1")])
     print(f"to the last of {MANY} conversations: {asked} pages; heap {heap_mb(page):.0f} MB")
@@ -277,5 +258,3 @@ def test_CONV_09_ten_thousand_messages(crowded: Desk) -> None:
         "all => all.flatMap((one) => /Line (\\d+):/.exec(one.textContent)?.[1] ?? []).map(Number)"
     )
     assert numbers == list(range(numbers[0], MANY + 1))
-
-

@@ -9,17 +9,20 @@ A watched page fails its test when something wrote an error to the console, thre
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
@@ -66,6 +69,36 @@ class Product:
         message = {"type": "text", "text": {"body": text}}
         body = {"channel": "WHATSAPP_CLOUD", "persona": persona, "message": message}
         self.sandbox_post("/_ctl/inbound", body)
+
+    def in_database(self, work: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+        """Run `work` with the address of the instance's database, as its owner. In a thread: Playwright's
+        loop counts as running in this one."""
+        found = json.loads((self.data / "runtime.json").read_text(encoding="utf-8"))
+        url = found["environment"]["HUB_MIGRATE_URL"]
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: asyncio.run(work(url))).result()
+
+    def change(self, statement: str, *arguments: Any) -> None:
+        """One statement, for a state that tests before this one may have left otherwise; it finds rows."""
+
+        async def work(url: str) -> None:
+            conn = await asyncpg.connect(url)
+            try:
+                status = await conn.execute(statement, *arguments)
+                assert not status.endswith(" 0"), f"no row: {statement} {arguments}"
+            finally:
+                await conn.close()
+
+        self.in_database(work)
+
+    def assign(self, customer: str, agent: str) -> None:
+        """Give a customer's conversations to an agent, both by first name."""
+        self.change(
+            "update conversations c set assignee_id = m.user_id from contacts k, memberships m"
+            " where k.id = c.contact_id and k.first_name = $1 and m.first_name = $2",
+            customer,
+            agent,
+        )
 
     def child(self, name: str) -> int:
         """The process of that name below the supervisor, as it is now."""

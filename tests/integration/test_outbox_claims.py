@@ -142,9 +142,7 @@ async def test_Q06_accounts_with_future_rows_alone_are_not_walked(
     [now] = await pending(superuser, last)
     assert [r["message_id"] for r in await claim(db)] == [now]
     assert await superuser.fetchval("select count(*) from app.outbox where is_later") == 140
-    await superuser.execute(
-        "update app.outbox set due_at = now() where organization_id = $1", others[139].id
-    )
+    await superuser.execute("update app.outbox set due_at = now() where organization_id = $1", others[139].id)
     assert [r["organization_id"] for r in await claim(db)] == [others[139].id]
 
 

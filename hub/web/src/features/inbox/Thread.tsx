@@ -140,6 +140,13 @@ export function Thread({ id, me, name }: { id: string; me: string; name: string 
     if (said !== undefined && said !== saidBefore.current) sticking.current = true;
     saidBefore.current = said;
   }, [said]);
+  // … and whoever notes; a note that goes leaves an older one as the last.
+  const noted = allNotes === undefined ? null : (allNotes.find((one) => one.author_id === me)?.created_at ?? "");
+  const notedBefore = useRef(noted);
+  useLayoutEffect(() => {
+    if (noted !== null && notedBefore.current !== null && noted > notedBefore.current) sticking.current = true;
+    notedBefore.current = noted;
+  }, [noted]);
   const height = virtual.getTotalSize();
   // The composer takes room from the thread as it grows: by lines, by attached files.
   const room = virtual.scrollRect?.height ?? 0;
