@@ -13,18 +13,28 @@ import random
 import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs" / "reliability.md"
+KEPT_RUNS = 10
 _HEAD = """# Reliability: what was broken on purpose, and what was seen
 
 Each row is a test that starts the whole product (hubs, workers, PostgreSQL, Valkey, the provider's double),
 breaks something, and then checks that nothing was lost, doubled, disordered or shown to the wrong eyes
 (`tests/fault/README.md` lists what is checked). `make faults` runs them and rewrites this table;
 there a missed goal fails its row. Machine of this run: {machine}.
+
+Whole runs, each with random choices of its own (`HUB_FAULT_SEED=<seed> make faults` makes the same ones):
+
+| run | seed | passed | failed | not run | minutes |
+|---|--:|--:|--:|--:|--:|
+{runs}
+
+The last result of each test:
 
 | test | method | seen | result | seed | run |
 |---|---|---|---|--:|---|
@@ -48,10 +58,14 @@ def main(arguments: list[str]) -> int:
     print(f"profile {profile}, HUB_FAULT_SEED={seed}", flush=True)
     # Attacks at full size (50,000 generated requests, ten minutes of fuzzing a parser) are for the night.
     folders = ["tests/fault", "tests/attack"] if profile == "nightly" else ["tests/fault"]
+    began = time.monotonic()
     code = subprocess.call([sys.executable, "-P", "-m", "pytest", *folders, *rest], cwd=ROOT, env=env)
     if report.exists():
         command = " ".join(["make faults", *([f'ARGS="{" ".join(arguments)}"'] if arguments else [])])
-        write(rows_of(report, f"{datetime.now(UTC):%Y-%m-%d}, {commit()}, `{command}`"))
+        run = f"{datetime.now(UTC):%Y-%m-%d}, {commit()}, `{command}`"
+        rows = rows_of(report, run)
+        minutes = (time.monotonic() - began) / 60
+        write(rows, None if rest else f"| {run} | {seed} | {counts(rows)} | {minutes:.0f} |")
         print(f"wrote {TABLE.relative_to(ROOT)}")
     return code
 
@@ -88,16 +102,25 @@ def rows_of(report: Path, run: str) -> list[str]:
     return rows
 
 
-def write(fresh: list[str]) -> None:
-    """The table with these rows in place of their earlier ones."""
-    rows = {key_of(row): row for row in [*kept(), *fresh]}
-    TABLE.write_text(_HEAD.format(machine=machine()) + "\n".join(sorted(rows.values(), key=order)) + "\n")
+def counts(rows: list[str]) -> str:
+    """How many passed, failed and did not run, as three cells."""
+    results = [row.split("|")[4].strip() for row in rows]
+    return " | ".join(str(results.count(result)) for result in ("pass", "**fail**", "not run"))
 
 
-def kept() -> list[str]:
+def write(fresh: list[str], whole_run: str | None) -> None:
+    """The table with these rows in place of their earlier ones; a run of all tests joins those before it."""
+    rows = {key_of(row): row for row in [*kept(r"[A-Z]+-\d+ \|"), *fresh]}
+    runs = kept(r"\d{4}-\d\d-\d\d,") + ([whole_run] if whole_run else [])
+    head = _HEAD.format(machine=machine(), runs="\n".join(runs[-KEPT_RUNS:]))
+    TABLE.write_text(head + "\n".join(sorted(rows.values(), key=order)) + "\n")
+
+
+def kept(start: str) -> list[str]:
+    """The lines of the present page whose first cell begins like this."""
     if not TABLE.exists():
         return []
-    return [line for line in TABLE.read_text().splitlines() if re.match(r"\| [A-Z]+-\d+ \|", line)]
+    return [line for line in TABLE.read_text().splitlines() if re.match(rf"\| {start}", line)]
 
 
 def key_of(row: str) -> tuple[str, str]:
