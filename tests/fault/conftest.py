@@ -124,6 +124,13 @@ async def rig(rig_of: Callable[..., Rig]) -> AsyncIterator[Rig]:
         yield rig
 
 
+def _why(report: Any) -> str:
+    """Why it was skipped, or where and how it failed."""
+    if report.outcome == "failed":
+        return str(report.longreprtext)[-4000:]
+    return str(report.longrepr[2]) if report.outcome == "skipped" and report.longrepr else ""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """With HUB_FAULT_REPORT: a line a test for tests/fault/report.py."""
@@ -138,7 +145,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             "method": " ".join(doc.split()),
             "outcome": report.outcome,
             "when": report.when,
-            "why": str(report.longrepr[2]) if report.outcome == "skipped" and report.longrepr else "",
+            "why": _why(report),
             "figures": str(figures) if figures is not None else "",
             "seed": item.stash.get(_SEED, None),
             "seconds": round(report.duration, 1),

@@ -87,7 +87,8 @@ def rows_of(report: Path, run: str) -> list[str]:
     rows = []
     for record in records.values():
         result = {"passed": "pass", "failed": "**fail**", "skipped": "not run"}[record["outcome"]]
-        seen = record["figures"] or record["why"].removeprefix("Skipped: ")
+        why = record["why"].removeprefix("Skipped: ") if record["outcome"] == "skipped" else ""
+        seen = record["figures"] or why
         variant = re.search(r"\[(.+)\]$", record["test"])
         method = record["method"].split(". ")[0].rstrip(".") + (f" ({variant[1]})" if variant else "")
         cells = (
