@@ -27,6 +27,8 @@ ELSEWHERE = {
     "trove-classifiers": "Apache-2.0", "exceptiongroup": "MIT", "pywin32": "PSF-2.0", "tomli": "MIT",
     "greenlet": "MIT AND PSF-2.0", "winloop": "MIT",
 }  # fmt: skip
+#: npm packages whose lock does not say: read from their files.
+UNSTATED = {"httpntlm": "MIT", "stack-trace": "MIT"}
 #: What authors write, as SPDX says it.
 SPELLINGS = {
     "Apache 2": "Apache-2.0", "Apache 2.0": "Apache-2.0", "MIT License": "MIT",
@@ -92,7 +94,7 @@ def npm_components() -> list[dict[str, Any]]:
             "type": "library", "bom-ref": f"{purl}#{path}", "name": name, "version": package["version"],
             "purl": purl,
             "scope": "excluded" if package.get("dev") or package.get("devOptional") else "required",
-            "hashes": hashes, "licenses": _licenses(package.get("license", "")),
+            "hashes": hashes, "licenses": _licenses(package.get("license") or UNSTATED.get(name, "")),
         })  # fmt: skip
     return found
 

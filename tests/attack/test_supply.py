@@ -22,7 +22,8 @@ from tests.needs import unreachable
 FINE = {
     "MIT", "MIT-0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "ISC", "PSF-2.0", "MPL-2.0",
     "OFL-1.1",
-    "Unlicense", "BlueOak-1.0.0", "CC0-1.0", "Python-2.0", "PostgreSQL", "Zlib",
+    "Unlicense", "BlueOak-1.0.0", "CC0-1.0", "Python-2.0", "PostgreSQL", "WTFPL",
+    "Zlib",
 }  # fmt: skip
 #: Advisories that do not concern us, each with its reason.
 EXPLAINED: dict[str, str] = {}

@@ -1,34 +1,49 @@
-"""postgrest for Python, which we did not write, through every method of its query builders (rest.md 19)."""
+"""`supabase` for Python, which we did not write: sign-in, every method of its query builders, functions."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+import asyncpg
+import httpx
 import pytest
 from postgrest import AsyncPostgrestClient
+from postgrest import AsyncRequestBuilder as Builder
+from postgrest._async import request_builder
 from postgrest.exceptions import APIError
 from postgrest.types import CountMethod, ReturnMethod
+from supabase import AsyncClient, AsyncClientOptions, ClientOptions, acreate_client, create_client
+from supabase_auth.errors import AuthApiError
+from supabase_functions.errors import FunctionsHttpError
 
 from hub.resources import AUTH
+from tests.clients import SHIFTS
 from tests.factories import Member, Org
-from tests.server import Hub
+from tests.server import PASSWORD, Hub
 
 EXACT = CountMethod.exact
 
 
 @pytest.fixture
-async def db(hub: Hub, owner: Member) -> AsyncIterator[AsyncPostgrestClient]:
+async def db(hub: Hub, owner: Member, superuser: asyncpg.Connection) -> AsyncIterator[AsyncClient]:
+    """Base URL and key are all it knows; the owner has signed in with it."""
+    await superuser.execute(SHIFTS)
     anon = (await hub.app[AUTH].keyring()).project_keys().anon
-    token = await hub.token(owner.email)
-    async with AsyncPostgrestClient(
-        f"{hub.url}/rest/v1", headers={"apikey": anon, "Authorization": f"Bearer {token}"}
-    ) as client:
+    async with httpx.AsyncClient(http2=True) as http:
+        options = AsyncClientOptions(auto_refresh_token=False, persist_session=False, httpx_client=http)
+        client = await acreate_client(hub.url, anon, options)
+        signed_in = await client.auth.sign_in_with_password({"email": owner.email, "password": PASSWORD})
+        assert signed_in.user is not None and signed_in.user.email == owner.email
         yield client
 
 
 @pytest.fixture
-async def people(db: AsyncPostgrestClient, org: Org) -> dict[str, str]:
+async def people(db: AsyncClient, org: Org) -> dict[str, str]:
     made = await db.from_("contacts").insert(
         [
             {"organization_id": str(org.id), "first_name": "Mia", "last_name": "Doe, M", "tags": ["vip",
@@ -44,7 +59,7 @@ async def people(db: AsyncPostgrestClient, org: Org) -> dict[str, str]:
     return {row["first_name"]: row["id"] for row in made.data}
 
 
-def names(db: AsyncPostgrestClient) -> Any:
+def names(db: AsyncClient) -> Any:
     return db.from_("contacts").select("first_name").order("first_name")
 
 
@@ -79,6 +94,9 @@ FILTERS: list[tuple[str, Callable[[Any], Any], str]] = [
     ("not_", lambda q: q.not_.in_("first_name", ["Mia"]), "LeoZoe"),
     ("not_ is", lambda q: q.not_.is_("last_name", "null"), "LeoMia"),
     ("filter", lambda q: q.filter("custom_fields->n", "gt", 1), "Leo"),
+    ("text_search", lambda q: q.text_search("last_name", "doe", {"type": "web_search", "config": "english"}),
+     "Mia"),
+    ("retry", lambda q: q.eq("first_name", "Mia").retry(False), "Mia"),
     ("limit", lambda q: q.limit(2), "LeoMia"),
     ("offset", lambda q: q.offset(1), "MiaZoe"), ("range", lambda q: q.range(1, 1), "Mia"),
 ]  # fmt: skip
@@ -86,10 +104,34 @@ FILTERS: list[tuple[str, Callable[[Any], Any], str]] = [
 
 @pytest.mark.parametrize(("name", "change", "found"), FILTERS, ids=[f[0] for f in FILTERS])
 async def test_19_filters(
-    db: AsyncPostgrestClient, people: dict[str, str], name: str, change: Callable[[Any], Any], found: str
+    db: AsyncClient, people: dict[str, str], name: str, change: Callable[[Any], Any], found: str
 ) -> None:
     answer = await change(names(db)).execute()
     assert "".join(row["first_name"] for row in answer.data) == found
+
+
+RANGES: list[tuple[str, Callable[[Any], Any], str]] = [
+    ("range_gt", lambda q: q.range_gt("hours", (5, 14)), "late night"),
+    ("range_gte", lambda q: q.range_gte("hours", (13, 22)), "late night"),
+    ("range_lt", lambda q: q.range_lt("hours", (13, 22)), "early"),
+    ("range_lte", lambda q: q.range_lte("hours", (13, 22)), "early late"),
+    ("range_adjacent", lambda q: q.range_adjacent("hours", (13, 22)), "early night"),
+    ("sl", lambda q: q.sl("hours", (13, 22)), "early"),
+    ("sr", lambda q: q.sr("hours", (13, 22)), "night"),
+    ("nxl", lambda q: q.nxl("hours", (13, 22)), "late night"),
+    ("nxr", lambda q: q.nxr("hours", (13, 22)), "early late"),
+    ("adj", lambda q: q.adj("hours", (13, 22)), "early night"),
+    ("overlaps", lambda q: q.overlaps("hours", "[13,15)"), "early late"),
+    ("contains", lambda q: q.contains("hours", "[23,24)"), "night"),
+    ("contained_by", lambda q: q.contained_by("hours", "[0,22)"), "early late"),
+]
+
+
+@pytest.mark.parametrize(("name", "narrow", "found"), RANGES, ids=[r[0] for r in RANGES])
+async def test_19_ranges(db: AsyncClient, name: str, narrow: Callable[[Any], Any], found: str) -> None:
+    """(5,14) holds what [6,14) does."""
+    answer = await narrow(db.rpc("shifts", {}).select("name")).order("name").execute()
+    assert " ".join(row["name"] for row in answer.data) == found
 
 
 async def refused(call: Callable[[], Awaitable[Any]]) -> str:
@@ -98,7 +140,7 @@ async def refused(call: Callable[[], Awaitable[Any]]) -> str:
     return str(caught.value.code)
 
 
-async def test_19_answers(db: AsyncPostgrestClient, people: dict[str, str]) -> None:
+async def test_19_answers(db: AsyncClient, people: dict[str, str]) -> None:
     contacts = db.from_("contacts")
     mia = contacts.select("first_name").eq("id", people["Mia"])
     assert (await mia.single().execute()).data == {"first_name": "Mia"}
@@ -116,11 +158,15 @@ async def test_19_answers(db: AsyncPostgrestClient, people: dict[str, str]) -> N
     # quirk 23: None is the text "null"
     assert await refused(contacts.select("*").eq("company_id", None).execute) == "22P02"
     assert await refused(contacts.select("*").explain().execute) == "PGRST107"
+    about = await contacts.select("first_name,avatar_url").eq("id", people["Mia"]).strip_nulls().execute()
+    assert about.data == [{"first_name": "Mia"}]
+    for way in (CountMethod.planned, CountMethod.estimated):
+        assert (await contacts.select("id", count=way).execute()).count is not None
     ordered = await contacts.select("first_name").order("last_name", desc=True, nullsfirst=True).execute()
     assert [row["first_name"] for row in ordered.data] == ["Zoe", "Leo", "Mia"]
 
 
-async def test_19_writes(db: AsyncPostgrestClient, people: dict[str, str]) -> None:
+async def test_19_writes(db: AsyncClient, people: dict[str, str]) -> None:
     contacts = db.from_("contacts")
     quiet = await contacts.insert({"first_name": "Q"}, returning=ReturnMethod.minimal).execute()
     assert quiet.data == []
@@ -145,7 +191,7 @@ async def test_19_writes(db: AsyncPostgrestClient, people: dict[str, str]) -> No
     assert await refused(few.execute) == "PGRST124"
 
 
-async def test_19_embeds_and_functions(db: AsyncPostgrestClient, people: dict[str, str], org: Org) -> None:
+async def test_19_embeds_and_functions(db: AsyncClient, people: dict[str, str], org: Org) -> None:
     await (
         db.from_("deals")
         .insert([{"title": f"D{n}", "contact_id": people["Mia"], "value": n} for n in range(3)])
@@ -177,3 +223,80 @@ async def test_19_embeds_and_functions(db: AsyncPostgrestClient, people: dict[st
     )
     assert tagged.data == {"tags": ["x"]}
     assert await refused(db.rpc("nope", {}).execute) == "PGRST202"
+
+
+async def test_19_one_client_for_everything(db: AsyncClient, org: Org, owner: Member, hub: Hub) -> None:
+    """Sign-in, functions and tables by their other names; a refusal keeps the hub's words."""
+    assert (await db.table("contacts").select("id").execute()).data == []
+    assert (await db.schema("public").from_("contacts").select("id").execute()).data == []
+    with pytest.raises(APIError) as other:
+        await db.schema("auth").from_("users").select("*").execute()
+    assert other.value.code == "PGRST106"
+    made = await db.functions.invoke(
+        "insert-message",
+        {
+            "body": {"phone": "201001383533", "content": "Hi", "direction": "incoming", "status": "received"},
+            "responseType": "json",
+        },
+    )
+    assert isinstance(made, dict) and made["success"] is True
+    found = (await db.table("messages").select("content,direction").execute()).data
+    assert found == [{"content": "Hi", "direction": "INBOUND"}]
+    listed = await db.functions.invoke("list-organizations", {"responseType": "json"})
+    assert str(org.id) in str(listed)
+    with pytest.raises(FunctionsHttpError) as wrong:
+        await db.functions.invoke("insert-message", {"body": {"content": "no phone"}})
+    assert (wrong.value.status, wrong.value.message) == (422, "Validation error")
+    with pytest.raises(FunctionsHttpError) as unknown:
+        await db.functions.invoke("no-such-function")
+    assert unknown.value.status == 404
+    user = await db.auth.get_user()
+    assert user is not None and user.user.id == str(owner.id)
+    first = await db.auth.get_session()
+    again = await db.auth.refresh_session()
+    assert first is not None and again.session is not None
+    assert again.session.refresh_token != first.refresh_token
+    changed = await db.auth.update_user({"data": {"theme": "dark"}})
+    assert changed.user.user_metadata["theme"] == "dark"
+    await db.auth.sign_out()
+    assert (await db.table("contacts").select("id").execute()).data == [], "anon sees nothing"
+    with pytest.raises(AuthApiError) as denied:
+        await db.auth.sign_in_with_password({"email": owner.email, "password": "wrong"})
+    assert (denied.value.code, denied.value.status) == ("invalid_credentials", 400)
+
+
+async def test_19_the_client_that_waits_works_too(hub: Hub, owner: Member) -> None:
+    """`create_client`, as most scripts use it; not from the loop's thread, which serves it."""
+    anon = (await hub.app[AUTH].keyring()).project_keys().anon
+
+    def script() -> list[Any]:
+        with httpx.Client(http2=True) as http:
+            options = ClientOptions(auto_refresh_token=False, persist_session=False, httpx_client=http)
+            client = create_client(hub.url, anon, options)
+            client.auth.sign_in_with_password({"email": owner.email, "password": PASSWORD})
+            client.table("companies").insert({"name": "Blue Ltd"}).execute()
+            return list(client.table("companies").select("name").execute().data)
+
+    assert await asyncio.to_thread(script) == [{"name": "Blue Ltd"}]
+
+
+async def test_19_postgrest_alone_takes_an_organization_key(hub: Hub, owner: Member) -> None:
+    made = await hub.post(
+        "/functions/v1/generate-api-key", token=await hub.token(owner.email),
+        json={"name": "script", "permissions": {"can_access_crm": True}},
+    )  # fmt: skip
+    headers = {"Authorization": f"Bearer {made.json['api_key']}"}
+    async with AsyncPostgrestClient(f"{hub.url}/rest/v1", headers=headers) as client:
+        assert (await client.table("contacts").select("id", count=EXACT).execute()).count == 0
+
+
+def test_19_no_method_of_the_builders_is_left_out() -> None:
+    """The installed version says which there are, so a new one is noticed."""
+    kinds = [Builder, *(
+        kind for name, kind in vars(request_builder).items() if name.endswith("RequestBuilder")
+    )]  # fmt: skip
+    methods = {name for kind in kinds for name in dir(kind) if not name.startswith("_")}
+    assert {"upsert", "like_any_of", "range_adjacent", "maybe_single"} <= methods and len(methods) > 50
+    assert inspect.isclass(kinds[-1])
+    called = set(re.findall(r"\.(\w+)\b", Path(__file__).read_text(encoding="utf-8")))
+    assert methods - called == set()
