@@ -296,6 +296,25 @@ CREATE FUNCTION app.claim_failures(token uuid, worker text, batch integer, lease
     returning f.id, f.organization_id, f.channel, f.channel_account_id, f.headers, f.body, f.attempts
   $$;
 
+CREATE FUNCTION app.claim_mail(token uuid, worker text, batch integer, lease interval) RETURNS TABLE(id uuid, organization_id uuid, recipient text, template text, payload text, attempts integer, locale text, organization text)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with due as (
+      select m.id from app.mail_outbox m
+       where m.state = 'available' and m.due_at <= clock_timestamp() and app.is_wanted(m.recipient, m.only_if)
+       order by m.due_at, m.id limit batch for update of m skip locked
+    ), claimed as (
+      update app.mail_outbox m set state = 'running', lease_token = token, lease_until = clock_timestamp() + lease, claimed_by = worker, attempts = m.attempts + 1
+        from due where m.id = due.id
+      returning m.*
+    )
+    select c.id, c.organization_id, c.recipient, c.template, c.payload, c.attempts,
+           coalesce((select u.user_metadata ->> 'locale' from auth.users u where u.email = c.recipient), o.locale, 'en'), o.name
+      from claimed c left join public.organizations o on o.id = c.organization_id
+     order by c.id
+  $$;
+
 CREATE FUNCTION app.claim_media(token uuid, worker text, batch integer, lease interval, behind uuid) RETURNS TABLE(organization_id uuid, file_id uuid, attempts integer, payload jsonb, channel_account_id uuid, channel_type text, settings jsonb, secrets jsonb, file_name text, asked_at timestamp with time zone)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -699,6 +718,18 @@ CREATE FUNCTION app.delete_unused_media(batch integer) RETURNS bigint
     select (select count(*) from unused) + (select count(*) from dead)
   $$;
 
+CREATE FUNCTION app.drop_mail(org uuid, key text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  begin
+    if current_setting('role') in ('anon', 'authenticated', 'service_role') and not (org is not distinct from app.org() and org is not null and app.may_any('{can_manage_team}')) then
+      raise exception using errcode = '42501', message = 'Inviting people needs can_manage_team';
+    end if;
+    delete from app.mail_outbox m where m.organization_id is not distinct from org and m.key = drop_mail.key;
+  end $$;
+
 CREATE FUNCTION app.drop_media_job() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -767,6 +798,24 @@ CREATE FUNCTION app.end_sessions(session uuid, member uuid, scope text) RETURNS 
       update auth.refresh_tokens r set revoked_at = clock_timestamp() from ended where r.session_id = ended.id and r.revoked_at is null
     )
     select ended.id from ended;
+  end $$;
+
+CREATE FUNCTION app.enqueue_mail(mail_id uuid, org uuid, recipient text, template text, payload text, only_if text, key text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  begin
+    if current_setting('role') in ('anon', 'authenticated', 'service_role') and not (org is not distinct from app.org() and org is not null and app.may_any('{can_manage_team}')
+       and template = 'invitation' and only_if is null) then
+      raise exception using errcode = '42501', message = 'Inviting people needs can_manage_team';
+    end if;
+    insert into app.mail_outbox as m (id, organization_id, recipient, template, payload, only_if, key)
+    values (mail_id, org, enqueue_mail.recipient, enqueue_mail.template, enqueue_mail.payload, enqueue_mail.only_if, enqueue_mail.key)
+    on conflict (organization_id, key) where m.key is not null do update
+       set id = excluded.id, recipient = excluded.recipient, template = excluded.template, payload = excluded.payload, only_if = excluded.only_if,
+           state = 'available', due_at = clock_timestamp(), attempts = 0, lost_leases = 0, lease_token = null, lease_until = null, claimed_by = null,
+           last_error = null, created_at = now();
   end $$;
 
 CREATE FUNCTION app.enqueue_media() RETURNS trigger
@@ -901,6 +950,15 @@ CREATE FUNCTION app.extend_leases(token uuid, lease interval) RETURNS integer
     AS $$
     with kept as (update app.outbox o set lease_until = clock_timestamp() + lease
                    where o.lease_token = token and o.state = 'running' and o.lease_until > clock_timestamp() returning 1)
+    select count(*)::integer from kept
+  $$;
+
+CREATE FUNCTION app.extend_mail(token uuid, lease interval) RETURNS integer
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with kept as (update app.mail_outbox m set lease_until = clock_timestamp() + lease
+                   where m.lease_token = token and m.state = 'running' and m.lease_until > clock_timestamp() returning 1)
     select count(*)::integer from kept
   $$;
 
@@ -1430,6 +1488,11 @@ CREATE FUNCTION app.ingest_one(item jsonb) RETURNS TABLE(organization_id uuid, s
     return query select * from app.write_events(changes);
   end $$;
 
+CREATE FUNCTION app.is_wanted(recipient text, only_if text) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select only_if is null or exists (select from auth.users u where u.email = is_wanted.recipient) $$;
+
 CREATE FUNCTION app.judge_template(org uuid, provider_template_id text, template_name text, template_language text, verdict text, why text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1913,6 +1976,25 @@ CREATE FUNCTION app.read_events(org uuid, after bigint, max_rows integer) RETURN
      where e.organization_id = org and e.seq > after order by e.seq limit max_rows
   $$;
 
+CREATE FUNCTION app.reap_mail(max_rows integer) RETURNS TABLE(released bigint, dead bigint, unwanted bigint)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with lost as (
+      select m.id from app.mail_outbox m where m.state = 'running' and m.lease_until < clock_timestamp() limit max_rows for update skip locked
+    ), back as (
+      update app.mail_outbox m
+         set state = case when m.lost_leases >= 2 then 'dead' else 'available' end, lost_leases = m.lost_leases + 1, lease_token = null, lease_until = null,
+             claimed_by = null, last_error = 'The worker died', due_at = clock_timestamp()
+        from lost where m.id = lost.id returning m.state
+    ), gone as (
+      delete from app.mail_outbox m where m.id = any (array(
+        select x.id from app.mail_outbox x where x.only_if is not null and x.state = 'available' and not app.is_wanted(x.recipient, x.only_if)
+         limit max_rows for update skip locked)) returning 1
+    )
+    select (select count(*) from back where state = 'available'), (select count(*) from back where state = 'dead'), (select count(*) from gone)
+  $$;
+
 CREATE FUNCTION app.reap_media(max_rows integer) RETURNS TABLE(released integer, failed integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2203,6 +2285,22 @@ CREATE FUNCTION app.settle_failure(token uuid, failure uuid, applied boolean, wh
              last_error = why, due_at = clock_timestamp() + retry_in
        where f.id = failure and f.lease_token = token;
     end if;
+  end $$;
+
+CREATE FUNCTION app.settle_mail(mail_id uuid, token uuid, outcome text, error text, wait_s double precision) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if outcome = 'sent' then
+      delete from app.mail_outbox m where m.id = mail_id and m.lease_token = token and m.state = 'running';
+    else
+      update app.mail_outbox m
+         set state = case outcome when 'dead' then 'dead' else 'available' end, lease_token = null, lease_until = null, claimed_by = null, last_error = error,
+             attempts = m.attempts - case outcome when 'throttled' then 1 else 0 end, due_at = clock_timestamp() + make_interval(secs => wait_s)
+       where m.id = mail_id and m.lease_token = token and m.state = 'running';
+    end if;
+    return found;
   end $$;
 
 CREATE FUNCTION app.settle_media(token uuid, org uuid, file uuid, result jsonb) RETURNS boolean
@@ -2540,6 +2638,20 @@ CREATE FUNCTION app.verify_tokens(channel text) RETURNS TABLE(organization_id uu
      where s.owner_table = 'channel_accounts' and s.name = 'verify_token'
   $$;
 
+CREATE FUNCTION app.waiting_mail(org uuid, max_rows integer) RETURNS TABLE(id uuid, organization_id uuid, recipient text, template text, payload text, state text, attempts integer, last_error text, created_at timestamp with time zone, locale text, organization text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select m.id, m.organization_id, m.recipient, m.template, m.payload, m.state, m.attempts, m.last_error, m.created_at,
+           coalesce((select u.user_metadata ->> 'locale' from auth.users u where u.email = m.recipient), o.locale, 'en'), o.name
+      from app.mail_outbox m left join public.organizations o on o.id = m.organization_id
+     where (m.organization_id = org
+            or m.organization_id is null and exists (select from public.memberships s join auth.users u on u.id = s.user_id
+                                                      where s.organization_id = org and s.is_active and u.email = m.recipient))
+       and app.is_wanted(m.recipient, m.only_if)
+     order by m.created_at desc, m.id desc limit max_rows
+  $$;
+
 CREATE FUNCTION app.webhook_accounts(channel text, keys text[], owners text[], accounts uuid[]) RETURNS TABLE(organization_id uuid, channel_account_id uuid, account_key text, owner_key text, secrets jsonb)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2801,6 +2913,10 @@ CREATE TABLE app.mail_outbox (
     claimed_by text,
     last_error text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    key text,
+    only_if text,
+    CONSTRAINT mail_outbox_lease_check CHECK (((state = 'running'::text) = (lease_token IS NOT NULL))),
+    CONSTRAINT mail_outbox_only_if_check CHECK ((only_if = 'user'::text)),
     CONSTRAINT mail_outbox_state_check CHECK ((state = ANY (ARRAY['available'::text, 'running'::text, 'dead'::text])))
 );
 ALTER TABLE ONLY app.mail_outbox ALTER COLUMN organization_id SET (n_distinct=-0.02);
@@ -4110,6 +4226,10 @@ CREATE INDEX jobs_claim_idx ON app.jobs USING btree (kind, organization_id, due_
 CREATE INDEX jobs_lease_idx ON app.jobs USING btree (lease_until) WHERE (state = 'running'::text);
 
 CREATE INDEX mail_outbox_claim_idx ON app.mail_outbox USING btree (due_at) WHERE (state = 'available'::text);
+
+CREATE UNIQUE INDEX mail_outbox_key_key ON app.mail_outbox USING btree (organization_id, key) NULLS NOT DISTINCT WHERE (key IS NOT NULL);
+
+CREATE INDEX mail_outbox_lease_idx ON app.mail_outbox USING btree (lease_until) WHERE (state = 'running'::text);
 
 CREATE INDEX media_uploads_channel_account_id_idx ON app.media_uploads USING btree (organization_id, channel_account_id);
 
