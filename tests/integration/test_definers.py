@@ -91,13 +91,13 @@ MACHINERY = {
     "sign_in_failed": "counters, and audit rows of the user it names",
     "sign_in_succeeded": "counters",
     "schema_version": "names of migrations",
-}
     # mails
     "claim_mail": "due mails of all organizations",
     "extend_mail": "fenced by the claim's token",
     "settle_mail": "fenced by the claim's token",
     "reap_mail": "what dead workers left, and what nobody wants",
     "waiting_mail": "one organization's mails, and those of its members",
+}
 #: Called inside a member's transaction: they take the organization from app.org() and check permissions
 #: themselves.
 WITHIN_A_ROLE = {
@@ -110,10 +110,9 @@ WITHIN_A_ROLE = {
     "begin_idempotent": "a caller's own keys",
     "finish_idempotent": "a caller's own keys",
     "find_contacts": "rpc/search_contacts",
-}
-    "note_export": "a row of the caller's own audit log",
     "enqueue_mail": "an invitation of the caller's organization",
     "drop_mail": "an invitation of the caller's organization",
+}
 
 
 @pytest.fixture
@@ -299,12 +298,12 @@ async def test_X10_functions_within_a_role_check_the_permission_themselves(
         ("select app.keep_secrets('channel_accounts', $1)", (encoded(secret),)),
         ("select app.keep_upload('key', 'sha256', 1, 'image/png', 'name')", ()),
         ("select * from app.take_media($1)", (a.id("media_files"),)),
-    ]
         (
             "select app.enqueue_mail($1, $2, 'x@example.test', 'invitation', 'sealed', null, 'key')",
             (uuid4(), a.org.id),
         ),
         ("select app.drop_mail($1, 'key')", (a.org.id,)),
+    ]
     bare = a.owner.principal(role="AGENT", permissions=frozenset())
     for who, expected in ((a.owner.principal(), None), (bare, "42501")):
         async with acting_as(db, who) as conn:
