@@ -2893,7 +2893,7 @@ CREATE TABLE app.jobs (
     last_error text,
     CONSTRAINT jobs_state_check CHECK ((state = ANY (ARRAY['available'::text, 'running'::text, 'dead'::text])))
 )
-WITH (fillfactor='70');
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='200');
 ALTER TABLE ONLY app.jobs ALTER COLUMN organization_id SET (n_distinct=-0.02);
 
 ALTER TABLE ONLY app.jobs FORCE ROW LEVEL SECURITY;

@@ -161,7 +161,7 @@ create table app.jobs (
   constraint jobs_key_key unique (organization_id, kind, key),
   constraint jobs_organization_id_fkey foreign key (organization_id) references public.organizations (id) on delete cascade,
   constraint jobs_state_check check (state in ('available', 'running', 'dead'))
-) with (fillfactor = 70);
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
 -- By organization, because a claim goes round them: one with a thousand jobs stops nobody else.
 create index jobs_claim_idx on app.jobs (kind, organization_id, due_at, id) where state = 'available';
 create index jobs_lease_idx on app.jobs (lease_until) where state = 'running';

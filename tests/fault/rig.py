@@ -193,6 +193,15 @@ class Server:
         if self.server.process is not None:
             self.server.process.wait()
 
+    def quit(self) -> None:
+        """End PostgreSQL at once, in its own way: killed, it leaves shared memory behind for good."""
+        process = self.server.process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGQUIT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+        self.kill()
+
     def pause(self) -> None:
         for pid in self.pids():
             with suppress(ProcessLookupError):
@@ -422,7 +431,7 @@ class Rig:
         for proxy in (self.front, *self.proxies.values()):
             await proxy.stop()
         self.postgres.resume()
-        self.postgres.kill()
+        await asyncio.to_thread(self.postgres.quit)
         self.valkey.kill()
         if hasattr(self, "http"):
             await self.http.close()
