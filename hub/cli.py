@@ -19,6 +19,8 @@ import rich_click as click
 from hub import __version__
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from hub.bench.figures import Report
     from hub.rest.schema import Schema
     from hub.settings import Settings
@@ -27,7 +29,7 @@ click.rich_click.COMMAND_GROUPS = {
     "hub": [
         {"name": "Run", "commands": ["run", "serve", "work", "sandbox"]},
         {"name": "Set up", "commands": ["migrate", "seed", "user", "keys"]},
-        {"name": "Care", "commands": ["status", "doctor"]},
+        {"name": "Care", "commands": ["status", "doctor", "mail"]},
         {"name": "Developers", "commands": ["openapi", "postman", "bench"]},
     ]
 }
@@ -254,6 +256,110 @@ def user_password(email: str, data_dir: Path) -> None:
         except AccountError as error:
             raise click.ClickException(str(error)) from error
     click.echo("Changed.")
+
+
+@cli.group()
+def mail() -> None:
+    """Mails that wait to be sent; all of them, where there is no mail server (HUB_SMTP_URL).
+
+    Example: hub mail list
+    """
+
+
+@mail.command("list")
+@_json
+@_data_dir
+def mail_list(as_json: bool, data_dir: Path) -> None:
+    """Who is written to, what about, and why it has not left yet.
+
+    Example: hub mail list --json
+    """
+    import asyncio
+
+    from hub.auth.accounts import waiting_mails
+
+    with _databases(data_dir) as environ:
+        rows = asyncio.run(waiting_mails(_owner(environ), None))
+    if as_json:
+        shown = ("id", "recipient", "template", "state", "attempts", "last_error", "created_at")
+        click.echo(json.dumps([{name: row[name] for name in shown} for row in rows], indent=2, default=str))
+        return
+    for row in rows:
+        error = f"  {row['last_error']}" if row["last_error"] else ""
+        click.echo(
+            f"{row['id']}  {row['created_at']:%Y-%m-%d %H:%M}  {row['state']:<9} "
+            f"{row['template']:<16} {row['recipient']}{error}"
+        )
+    if not rows:
+        click.echo("Nothing waits.")
+
+
+@mail.command("show")
+@click.argument("mail_id", type=click.UUID)
+@_data_dir
+def mail_show(mail_id: UUID, data_dir: Path) -> None:
+    """One mail as its reader would see it, with its link. Pass it on to that person alone.
+
+    Example: hub mail show 0199e4a6-…
+    """
+    import asyncio
+
+    from hub.auth.accounts import waiting_mails
+    from hub.auth.mail import open_mail
+    from hub.auth.secrets import CannotOpen
+    from hub.domain.mails import write
+
+    with _databases(data_dir) as environ:
+        rows = asyncio.run(waiting_mails(_owner(environ), mail_id))
+        if not rows:
+            raise click.ClickException("No such mail waits.")
+        row = rows[0]
+        try:
+            values = open_mail(_settings(environ), row["id"], row["organization_id"], row["payload"])
+        except CannotOpen as error:
+            raise click.ClickException(f"{error}.") from error
+    found = write(row["template"], {"organization": row["organization"] or "", **values}, row["locale"])
+    click.echo(f"To: {row['recipient']}\nSubject: {found.subject}\n\n{found.text}", nl=False)
+
+
+@mail.command("retry")
+@click.argument("mail_id", type=click.UUID, required=False)
+@_data_dir
+def mail_retry(mail_id: UUID | None, data_dir: Path) -> None:
+    """Send mails that were given up once more: one, or all of them.
+
+    Example: hub mail retry
+    """
+    import asyncio
+
+    from hub.auth.accounts import retry_mails
+
+    with _databases(data_dir) as environ:
+        click.echo(f"{asyncio.run(retry_mails(_owner(environ), mail_id))} will be tried again.")
+
+
+@mail.command("test")
+@click.argument("address")
+@_data_dir
+def mail_test(address: str, data_dir: Path) -> None:
+    """Write a mail to this address, to see whether it arrives.
+
+    Example: hub mail test dana@example.com
+    """
+    import asyncio
+
+    from hub.auth.accounts import AccountError, write_test_mail
+
+    with _databases(data_dir) as environ:
+        settings = _settings(environ)
+        try:
+            made = asyncio.run(write_test_mail(_owner(environ), settings, address))
+        except AccountError as error:
+            raise click.ClickException(str(error)) from error
+    if settings.smtp is None:
+        click.echo(f"HUB_SMTP_URL is not set, so nothing is sent. Read it with: hub mail show {made}")
+    else:
+        click.echo(f"It leaves within seconds via {settings.smtp.host}. If it does not: hub mail list")
 
 
 @cli.command()

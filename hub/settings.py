@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Literal
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
@@ -30,6 +31,16 @@ class Secret(str):
 
     def reveal(self) -> str:
         return str.__str__(self)
+
+
+class SmtpServer(msgspec.Struct, frozen=True):
+    """Where mails go out. ``tls``: from the first byte, by STARTTLS (which is then insisted on), or not."""
+
+    host: str
+    port: int
+    username: str | None = None
+    password: Secret | None = None
+    tls: Literal["implicit", "starttls", "off"] = "starttls"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +87,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     meta_graph_version: str = "v25.0"
     meta_app_secret: Secret | None = None
     meta_verify_token: Secret | None = None
+    smtp: SmtpServer | None = None
+    """None: mails wait in the outbox for the operator (`hub mail`)."""
+    mail_from: str = "ConnectGain Hub <hub@localhost>"
     #: HUB_… variables that mean nothing here: most likely misspelt, so the start says so.
     unknown_names: tuple[str, ...] = ()
 
@@ -92,6 +106,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 #: Read before the settings are (failpoints), by tests, or by docker-compose.yml.
 READ_ELSEWHERE = frozenset({"HUB_FAILPOINTS", "HUB_CHROMIUM", "HUB_RUNTIME_PASSWORD"})
+
+
+_ADDR = r"[\x21-\x3b\x3d\x3f\x41-\x7e]+@[A-Za-z0-9.-]+"
+_MAILBOX = re.compile(rf"{_ADDR}|[^<>\x00-\x1f\x7f]*<{_ADDR}>")
 
 
 class _Reader:
@@ -156,6 +174,43 @@ class _Reader:
     def secret(self, name: str) -> Secret | None:
         value = self.text(name)
         return Secret(value) if value else None
+
+    def smtp(self, name: str) -> SmtpServer | None:
+        """smtp://user:password@host:587 (STARTTLS; ?tls=off without) or smtps://…:465."""
+        value = self.text(name)
+        if value is None:
+            return None
+        refusal = BadSettings(
+            f"{name} is not an address like smtp://user:password@mail.example.com:587 or smtps://…; check it."
+        )
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError as error:
+            raise refusal from error
+        asked = parse_qs(parts.query)
+        tls = asked.pop("tls", ["on"])
+        if parts.scheme not in ("smtp", "smtps") or not parts.hostname or asked:
+            raise refusal
+        if tls not in (["on"], ["off"]):
+            raise refusal
+        implicit = parts.scheme == "smtps"
+        if implicit and tls == ["off"]:
+            raise refusal
+        return SmtpServer(
+            host=parts.hostname,
+            port=port or (465 if implicit else 587),
+            username=unquote(parts.username) if parts.username else None,
+            password=Secret(unquote(parts.password)) if parts.password else None,
+            tls="implicit" if implicit else "starttls" if tls == ["on"] else "off",
+        )
+
+    def mailbox(self, name: str, default: str) -> str:
+        """Name <address>, or the address alone."""
+        value = self.text(name, default) or default
+        if not _MAILBOX.fullmatch(value):
+            raise BadSettings(f"{name} is {value!r}; write an address, or Name <address>.")
+        return value
 
     def words(self, name: str) -> tuple[str, ...]:
         return tuple(filter(None, (w.strip() for w in (self.text(name) or "").split(","))))
@@ -223,6 +278,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         meta_graph_version=r.text("META_GRAPH_VERSION", "v25.0") or "v25.0",
         meta_app_secret=r.secret("META_APP_SECRET"),
         meta_verify_token=r.secret("META_VERIFY_TOKEN"),
+        smtp=r.smtp("HUB_SMTP_URL"),
+        mail_from=r.mailbox("HUB_MAIL_FROM", "ConnectGain Hub <hub@localhost>"),
     )
     strangers = {name for name in environ if name.startswith("HUB_")} - r.asked - READ_ELSEWHERE
     return msgspec.structs.replace(settings, unknown_names=tuple(sorted(strangers)))

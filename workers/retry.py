@@ -10,6 +10,8 @@ from typing import Final
 SEND_TRIES: Final = 5
 FAILURE_TRIES: Final = 10
 MEDIA_TRIES: Final = 8
+#: Over about an hour; the links that most mails hold end then.
+MAIL_TRIES: Final = 12
 _CAP_S: Final = 600.0
 
 

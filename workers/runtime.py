@@ -34,6 +34,7 @@ from hub.settings import Settings
 from workers.failures import EVERY_S as FAILURES_EVERY_S
 from workers.failures import Failures
 from workers.guard import guarded_connector
+from workers.mail import Mailer
 from workers.media import Fetcher, MediaKeeper
 from workers.outbound import Sender
 from workers.reaper import CLEAN_EVERY_S, REAP_EVERY_S, Reaper
@@ -78,11 +79,13 @@ async def run(settings: Settings, stop: asyncio.Event, *, follow_clock: bool = F
         sender = Sender(db, settings, session, worker, redis)
         strangers = await stack.enter_async_context(make_session(settings, guarded_connector(limit=8)))
         fetcher = Fetcher(db, settings, session, strangers, worker)
+        mailer = Mailer(db, settings, worker)
         keeper = MediaKeeper(db, settings)
         reaper = Reaper(db, settings)
         failures = Failures(db, ingest, worker)
         sending = asyncio.create_task(sender.run(), name="sender")
         fetching = asyncio.create_task(fetcher.run(), name="media")
+        mailing = asyncio.create_task(mailer.run(), name="mail")
 
         others = [
             asyncio.create_task(loop, name=name)
@@ -90,9 +93,14 @@ async def run(settings: Settings, stop: asyncio.Event, *, follow_clock: bool = F
                 "heartbeat": _restarted("heartbeat", sender.leases.run),
                 "disk": _restarted("disk", guard.run),
                 "media-heartbeat": _restarted("media-heartbeat", fetcher.leases.run),
+                "mail-heartbeat": _restarted("mail-heartbeat", mailer.leases.run),
+                "mail-reap": every(min(REAP_EVERY_S, settings.work_lease_s / 2), "mail-reap", mailer.reap),
                 "wake-ups": _restarted(
                     "wake-ups",
-                    lambda: _listen(settings.redis_url, {"outbox": sender.wake, "jobs": fetcher.wake}),
+                    lambda: _listen(
+                        settings.redis_url,
+                        {"outbox": sender.wake, "jobs": fetcher.wake, "mail": mailer.wake},
+                    ),
                 ),
                 "media-reap": every(min(REAP_EVERY_S, settings.work_lease_s / 2), "media-reap", keeper.reap),
                 "media-clean": every(CLEAN_EVERY_S, "media-clean", keeper.clean),
@@ -112,21 +120,25 @@ async def run(settings: Settings, stop: asyncio.Event, *, follow_clock: bool = F
         log.info("worker.draining")
         sender.stop()
         fetcher.stop()
+        mailer.stop()
         try:
             async with asyncio.timeout(DRAIN_S):
                 await sending
                 await sender.drained()
                 await fetching
                 await fetcher.drained()
+                await mailing
+                await mailer.drained()
         except TimeoutError:
             log.warning("worker.not_drained")
-            sending.cancel()
-            fetching.cancel()
-            fetcher.abandon()
-            await fetcher.drained()
+            for loop in (sending, fetching, mailing):
+                loop.cancel()
+            for claimer in (fetcher, mailer):
+                claimer.abandon()
+                await claimer.drained()
         for task in others:
             task.cancel()
-        await asyncio.wait([sending, fetching, *others])
+        await asyncio.wait([sending, fetching, mailing, *others])
     log.info("worker.stopped")
 
 

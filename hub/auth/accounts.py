@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
+from hub.auth.addresses import address_of
+from hub.auth.mail import enqueue_mail
 from hub.auth.passwords import hash_password, weakness
 from hub.domain.permissions import ROLE_DEFAULTS, Role
+from hub.settings import Settings
 from sql import q
 
-_ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|[^@\s]+@localhost")
 _WEAK = {
     "length": "The password needs 8 to 256 characters.",
     "pwned": "The password is one of the first that others would try; choose another.",
@@ -47,66 +51,82 @@ async def create_account(
     """
     address = plain_address(email)
     hashed = None if password is None else strong_hash(password)
-    conn = await asyncpg.connect(owner_url, timeout=10)
-    try:
-        async with conn.transaction():
-            await conn.execute("set local role hub_owner")
-            user_id = await conn.fetchval(q.account_by_email, address)
-            made_user = user_id is None
-            if user_id is None:
-                if hashed is None:
-                    raise AccountError(f"{address} has no account yet, so a password is needed.")
-                user_id = await conn.fetchval(q.add_account, address, hashed)
-            found = await conn.fetch(q.organizations_called, organization)
-            if len(found) > 1:
-                ids = ", ".join(str(row["id"]) for row in found)
-                raise AccountError(
-                    f"Several organizations are called {organization!r}; name one by its id: {ids}"
-                )
-            organization_id = (
-                found[0]["id"] if found else await conn.fetchval(q.add_organization, organization)
+    async with _operator(owner_url) as conn:
+        user_id = await conn.fetchval(q.account_by_email, address)
+        made_user = user_id is None
+        if user_id is None:
+            if hashed is None:
+                raise AccountError(f"{address} has no account yet, so a password is needed.")
+            user_id = await conn.fetchval(q.add_account, address, hashed)
+        found = await conn.fetch(q.organizations_called, organization)
+        if len(found) > 1:
+            ids = ", ".join(str(row["id"]) for row in found)
+            raise AccountError(
+                f"Several organizations are called {organization!r}; name one by its id: {ids}"
             )
-            permissions = sorted(ROLE_DEFAULTS[role])
-            added = await conn.fetchval(
-                q.add_member, organization_id, user_id, role, address, first_name, last_name, permissions
-            )
-            if added is None:
-                raise AccountError(f"{address} is a member of {organization!r} already.")
-            return NewAccount(user_id, organization_id, made_user, not found)
-    finally:
-        await conn.close()
+        organization_id = (
+            found[0]["id"] if found else await conn.fetchval(q.add_organization, organization)
+        )
+        permissions = sorted(ROLE_DEFAULTS[role])
+        added = await conn.fetchval(
+            q.add_member, organization_id, user_id, role, address, first_name, last_name, permissions
+        )
+        if added is None:
+            raise AccountError(f"{address} is a member of {organization!r} already.")
+        return NewAccount(user_id, organization_id, made_user, not found)
 
 
 async def change_password(owner_url: str, email: str, password: str) -> None:
     """Give the user a new password; every session of theirs ends. Raises AccountError."""
     address, hashed = plain_address(email), strong_hash(password)
-    conn = await asyncpg.connect(owner_url, timeout=10)
-    try:
-        async with conn.transaction():
-            await conn.execute("set local role hub_owner")
-            user_id = await conn.fetchval(q.account_by_email, address)
-            if user_id is None:
-                raise AccountError(f"Nobody has the address {address}.")
-            await conn.execute(q.set_account_password, user_id, hashed)
-    finally:
-        await conn.close()
+    async with _operator(owner_url) as conn:
+        user_id = await conn.fetchval(q.account_by_email, address)
+        if user_id is None:
+            raise AccountError(f"Nobody has the address {address}.")
+        await conn.execute(q.set_account_password, user_id, hashed)
 
 
 async def has_account(owner_url: str, email: str) -> bool:
     """Whether the address has a password already. Raises AccountError for what is no address."""
+    async with _operator(owner_url) as conn:
+        return await conn.fetchval(q.account_by_email, plain_address(email)) is not None
+
+
+async def waiting_mails(owner_url: str, mail_id: UUID | None) -> list[Any]:
+    """Rows of q.all_mail: all that wait, or one."""
+    async with _operator(owner_url) as conn:
+        return list(await conn.fetch(q.all_mail, mail_id))
+
+
+async def retry_mails(owner_url: str, mail_id: UUID | None) -> int:
+    """How many will be tried again."""
+    async with _operator(owner_url) as conn:
+        return int(await conn.fetchval(q.retry_mail, mail_id))
+
+
+async def write_test_mail(owner_url: str, settings: Settings, email: str) -> UUID:
+    """The mail's id. Raises AccountError for what is no address."""
+    address = plain_address(email)
+    async with _operator(owner_url) as conn:
+        return await enqueue_mail(conn, settings, "test", address, {})
+
+
+@asynccontextmanager
+async def _operator(owner_url: str) -> AsyncIterator[Any]:
+    """One transaction as the owner of the schema."""
     conn = await asyncpg.connect(owner_url, timeout=10)
     try:
         async with conn.transaction():
             await conn.execute("set local role hub_owner")
-            return await conn.fetchval(q.account_by_email, plain_address(email)) is not None
+            yield conn
     finally:
         await conn.close()
 
 
 def plain_address(email: str) -> str:
     """As it is stored; AccountError when it is none."""
-    address = email.strip().lower()
-    if not _ADDRESS.fullmatch(address) or len(address) > 320:
+    address = address_of(email)
+    if address is None:
         raise AccountError(f"{email!r} is no e-mail address.")
     return address
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from hub.auth.callers import admit
 from hub.domain.principal import Principal
 from hub.errors import MethodNotAllowed, NotFound
-from hub.functions import batch, events, media, messages, organizations
+from hub.functions import batch, events, mail, media, messages, organizations
 
 Handler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 
@@ -31,6 +31,8 @@ _READ: Final = ("GET", "HEAD", "POST")
 _WRITE: Final = ("POST",)
 _SENDING: Final = "Message Sending"
 _ORGANIZATION: Final = "Organization & Auth"
+#: Not in the API document, so in none of its Postman folders.
+_OURS: Final = ""
 
 FUNCTIONS: Final[dict[str, Function]] = {
     "insert-message": Function(messages.insert_message, _WRITE, body=messages._Insert),
@@ -45,6 +47,7 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "events": Function(events.events, _READ),
     "batch": Function(batch.batch, _WRITE, body=batch.Batch),
     "webhook-failures": Function(events.webhook_failures, _READ),
+    "mail-outbox": Function(mail.mail_outbox, _READ, _OURS),
 }
 
 

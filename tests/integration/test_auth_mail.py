@@ -3,18 +3,25 @@ operator."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from click.testing import CliRunner, Result
 
 from hub.auth.mail import drop_mail, enqueue_mail, open_mail
 from hub.auth.secrets import CannotOpen
+from hub.cli import cli
+from hub.db.embedded import EmbeddedValkey
 from hub.db.pool import Database
 from hub.db.tenancy import acting_as
+from hub.resources import AUTH
 from hub.settings import Settings, load_settings
 from tests.factories import Member, Org, Servers, make_org
-from tests.server import SECRET_KEY
+from tests.server import SECRET_KEY, Hub, running_hub
 
 LINK = "https://hub.example/confirm#token_hash=a-secret-link"
 
@@ -104,3 +111,78 @@ async def test_a_claim_is_fenced_and_what_is_sent_leaves(
         assert [r["id"] for r in await conn.fetch(claim, token)] == [mail_id]
         assert await conn.fetchval(settle, mail_id, token, "sent") is True
     assert await superuser.fetchval("select count(*) from app.mail_outbox") == 0
+
+
+async def test_owners_read_what_waits_without_a_mail_server_but_no_link_that_signs_in(
+    hub: Hub, db: Database, superuser: asyncpg.Connection, org: Org, owner: Member, agent: Member
+) -> None:
+    neighbour = await make_org(superuser)
+    values = {"link": LINK, "organization": "Nile Home", "inviter": "Omar"}
+    async with db.connection("worker") as conn:
+        for organization_id, template, to in (
+            (org.id, "invitation", "mona@example.test"),
+            (None, "recovery", agent.email),
+            (None, "recovery", "nobody@example.test"),
+            (neighbour.id, "invitation", "canary@example.test"),
+        ):
+            await enqueue_mail(
+                conn, hub.settings, template, to, values,  # type: ignore[arg-type]
+                organization_id=organization_id,
+            )  # fmt: skip
+    await superuser.execute("update app.mail_outbox set only_if = 'user' where template = 'recovery'")
+    answer = (await hub.get("/functions/v1/mail-outbox", token=await hub.token(owner.email))).json
+    assert answer["mail_server"] is False
+    shown = {m["recipient"]: m for m in answer["mails"]}
+    assert shown.keys() == {"mona@example.test", agent.email}
+    assert LINK in shown["mona@example.test"]["text"]
+    assert shown["mona@example.test"]["subject"] == "Join Nile Home"
+    assert shown[agent.email]["text"] is None, "a link that signs somebody else in"
+    refused = await hub.get("/functions/v1/mail-outbox", token=await hub.token(agent.email))
+    assert (refused.status, refused.json["code"]) == (403, "INSUFFICIENT_PERMISSIONS")
+    service = (await hub.app[AUTH].keyring()).project_keys().service_role
+    assert (await hub.get("/functions/v1/mail-outbox", token=service)).status == 403
+
+
+async def test_with_a_mail_server_owners_see_who_is_written_to_and_not_what(
+    servers: Servers, valkey: EmbeddedValkey, tmp_path: Path, db: Database, org: Org, owner: Member
+) -> None:
+    async with running_hub(servers, valkey.url, tmp_path, HUB_SMTP_URL="smtp://127.0.0.1:1?tls=off") as hub:
+        async with db.connection("worker") as conn:
+            await enqueue_mail(
+                conn, hub.settings, "invitation", "mona@example.test", {"link": LINK}, organization_id=org.id
+            )
+        answer = await hub.get("/functions/v1/mail-outbox", token=await hub.token(owner.email))
+    assert answer.json["mail_server"] is True
+    assert [m["recipient"] for m in answer.json["mails"]] == ["mona@example.test"]
+    assert b"a-secret-link" not in answer.body
+
+
+async def test_the_operator_reads_retries_and_tests_on_the_command_line(
+    servers: Servers, superuser: asyncpg.Connection, db: Database, settings: Settings, tmp_path: Path
+) -> None:
+    async with db.connection("worker") as conn:
+        mail_id = await enqueue_mail(conn, settings, "recovery", "mona@example.test", {"link": LINK})
+    environ = {
+        "DATABASE_URL": servers.database_url, "HUB_MIGRATE_URL": servers.migrate_url,
+        "REDIS_URL": "redis://x", "HUB_SECRET_KEY": SECRET_KEY, "HUB_DATA_DIR": str(tmp_path),
+    }  # fmt: skip
+
+    async def run(*words: str, **more: str) -> Result:
+        return await asyncio.to_thread(CliRunner(env={**environ, **more}).invoke, cli, ["mail", *words])
+
+    listed = await run("list", "--json")
+    (row,) = json.loads(listed.output)
+    assert (row["id"], row["recipient"], row["state"]) == (str(mail_id), "mona@example.test", "available")
+    assert "a-secret-link" not in listed.output
+    shown = await run("show", str(mail_id))
+    assert shown.exit_code == 0 and LINK in shown.output and "To: mona@example.test" in shown.output
+    assert (await run("show", str(uuid4()))).exit_code == 1
+    other = await run("show", str(mail_id), HUB_SECRET_KEY="another-key-that-is-long-enough-0123456789")
+    assert other.exit_code == 1 and "HUB_SECRET_KEY" in other.output
+    await superuser.execute("update app.mail_outbox set state = 'dead', attempts = 12")
+    assert "1 will be tried again" in (await run("retry")).output
+    assert await superuser.fetchval("select state from app.mail_outbox") == "available"
+    tested = await run("test", "Dana@Example.test")
+    assert tested.exit_code == 0 and "hub mail show" in tested.output
+    assert (await run("test", "nonsense")).exit_code == 1
+    assert "dana@example.test" in (await run("list")).output
