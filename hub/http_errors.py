@@ -61,6 +61,8 @@ _GOTRUE_BY_STATUS = {
     503: "request_timeout",
     500: "unexpected_failure",
 }
+#: Codes of a credential that was read and refused; their words are ours and hold no quotes.
+_TOKEN_REFUSED = frozenset({"PGRST301", "PGRST303", "22023"})
 _encode = msgspec.json.Encoder(uuid_format="canonical").encode
 
 
@@ -132,6 +134,8 @@ def error_response(
         headers["Proxy-Status"] = f"PostgREST; error={body['code']}"
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+        if surface == "rest" and error.rest_code in _TOKEN_REFUSED:
+            headers["WWW-Authenticate"] += f' error="invalid_token", error_description="{error.message}"'
     if isinstance(error, MethodNotAllowed) and isinstance(error.details, dict):
         headers["Allow"] = ", ".join(error.details.get("allowed", ()))
     if error.retry_after_s is not None:

@@ -61,7 +61,9 @@ async def identify(request: web.Request) -> Principal:
         principal = await _project(auth, project)
     else:
         raise AuthenticationFailed(
-            "No credentials", hint="Send `Authorization: Bearer <token>` or `X-API-Key: cg_…`"
+            "No credentials",
+            hint="Send `Authorization: Bearer <token>` or `X-API-Key: cg_…`",
+            rest_code="PGRST302",
         )
     request[PRINCIPAL] = principal
     if principal.organization_id is not None:

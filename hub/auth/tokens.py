@@ -180,7 +180,7 @@ class Keyring:
             _check_times(claims, need_exp=True)
             return claims
         if role != "authenticated":
-            raise AuthenticationFailed("The token's role is not known", rest_code="PGRST301")
+            raise _unknown_role()
         for name in ("iss", "aud", "exp", "nbf", "sub", "session_id"):
             if name not in claims:
                 raise AuthenticationFailed(f"The token has no {name}", rest_code="PGRST303")
@@ -207,13 +207,21 @@ class Keyring:
                     )
                 except jwt.InvalidSignatureError:
                     continue
+                if algorithm == _HS:
+                    claims.setdefault("role", "anon")  # as PostgREST takes a token without one
                 role = claims.get("role")
+                if algorithm == _HS and role not in ("anon", "service_role", "authenticated"):
+                    raise _unknown_role()
                 if (algorithm == _HS) != (role in ("anon", "service_role")):
                     break  # the project's secret signs project keys and nothing else
                 return claims
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise AuthenticationFailed("The token cannot be read", rest_code="PGRST301") from error
         raise AuthenticationFailed("The token's signature is not ours", rest_code="PGRST301")
+
+
+def _unknown_role() -> AuthenticationFailed:
+    return AuthenticationFailed("The token's role does not exist", rest_code="22023")
 
 
 def _is_canonical(token: str) -> bool:

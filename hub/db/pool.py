@@ -143,7 +143,11 @@ class Database:
             asyncpg.CannotConnectNowError,
             asyncpg.TooManyConnectionsError,
         ) as e:
-            raise Unavailable("The database is away", retry_after_s=2) from e
+            if pool.get_size() == pool.get_max_size() and pool.get_idle_size() == 0:
+                raise Unavailable(
+                    "Every connection is in use", retry_after_s=2, rest_code="PGRST003"
+                ) from e
+            raise Unavailable("The database is away", retry_after_s=2, rest_code="PGRST000") from e
         events: list[LoggedEvent] = []
 
         def note(_: Any, message: Any) -> None:

@@ -20,6 +20,7 @@ MOST_ROWS: Final = 5000
 Row = dict[str, msgspec.Raw]
 _rows = msgspec.json.Decoder(list[Row])
 _row = msgspec.json.Decoder(Row)
+_anything = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder(uuid_format="canonical").encode
 _NULL: Final = msgspec.Raw(b"null")
 
@@ -70,7 +71,8 @@ def read_rows(raw: bytes, content_type: str) -> Rows:
         elif raw.startswith(b"{"):
             rows = Rows([_row.decode(raw)], b"[" + raw + b"]")
         else:
-            raise BadRequest("The body must be a JSON object or an array of objects", rest_code="PGRST102")
+            _anything.decode(raw)
+            rows = Rows([])  # a number or text alone: PostgREST takes it for no rows
         raw.decode()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(

@@ -78,10 +78,15 @@ class Catalog:
             self.forget()
 
     async def _load(self) -> Compiler:
-        async with self._db.connection("admin") as conn:
-            self._signature = await conn.fetchval(q.schema_signature)
-            self._compared = time.monotonic()
-            schema = await read_schema(conn)
+        try:
+            async with self._db.connection("admin") as conn:
+                self._signature = await conn.fetchval(q.schema_signature)
+                self._compared = time.monotonic()
+                schema = await read_schema(conn)
+        except Unavailable as error:
+            raise Unavailable(
+                "The schema cannot be read yet", retry_after_s=error.retry_after_s, rest_code="PGRST002"
+            ) from error
         return Compiler(schema, aggregates=self._aggregates)
 
 

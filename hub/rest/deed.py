@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import asyncpg
 import msgspec
@@ -12,14 +12,20 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from hub.actions.permission import require
 from hub.domain.permissions import Verb
 from hub.domain.principal import Principal
-from hub.errors import BadRequest, InsufficientPermissions
+from hub.errors import BadRequest, InsufficientPermissions, MethodNotAllowed, NotAcceptable
 from hub.rest.compiler import Compiler
 from hub.rest.media import Media, negotiate
 from hub.rest.prefer import Prefer, parse_prefer
 from hub.rest.reply import Reply
+from hub.rest.schema import Table
+from hub.rest.tree import Shape
 from hub.settings import Settings
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+METHODS: Final = ("OPTIONS", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_VERBS: Final[dict[str, Verb]] = {
+    "POST": "insert", "PUT": "insert", "PATCH": "update", "DELETE": "delete",
+}  # fmt: skip
 
 
 class Ask(msgspec.Struct, kw_only=True):
@@ -61,6 +67,36 @@ class Deed(msgspec.Struct, kw_only=True):
     reads_only: bool = False
     wakes: bool = False
     rolls_back: bool = False
+
+
+def methods_of(table: Table) -> tuple[str, ...]:
+    """A view has those that it can be written with."""
+    return tuple(
+        method
+        for method in METHODS
+        if method not in _VERBS
+        or (_VERBS[method] in table.verbs and (method != "PUT" or (table.key and "update" in table.verbs)))
+    )
+
+
+def table_of(kit: Kit, ask: Ask) -> Table:
+    """Raises NotFound PGRST205, and for a view that cannot be written so InsufficientPermissions or
+    MethodNotAllowed."""
+    table = kit.compiler.table(ask.name)
+    verb = _VERBS.get(ask.method)
+    if verb is not None and verb not in table.verbs:
+        check_permission(kit.principal, table.name, verb)
+        raise MethodNotAllowed("Unsupported HTTP method", details={"allowed": list(methods_of(table))})
+    return table
+
+
+def media_of(kit: Kit, ask: Ask, table: Table, shape: Shape) -> Media:
+    """The answer's. Raises NotAcceptable, and what is wrong with the shape before that."""
+    try:
+        return ask.media()
+    except NotAcceptable:
+        kit.compiler.plan(table.name, shape)
+        raise
 
 
 def check_permission(principal: Principal, table: str, verb: Verb) -> None:

@@ -1,7 +1,7 @@
 """/rest/v1: the stages of a request, in the order that decides which error wins.
 
-who → table → profile → method → query string → body → schema → permission → one statement as the caller →
-Postgres's JSON, untouched
+who → path → profile → method → query string → ranges → body → schema → permission → one statement as the
+caller → Postgres's JSON, untouched
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from aiohttp import web
 from hub.auth.callers import admit
 from hub.bodies import JSON_BYTES, read_body
 from hub.db.tenancy import acting_as, in_turn
-from hub.domain.permissions import Verb
 from hub.domain.principal import Principal
 from hub.errors import MethodNotAllowed, NotAcceptable, NotFound
 from hub.idempotency import REPLAYED, Kept, Once
@@ -28,7 +27,7 @@ from hub.resources import CATALOG, DB, PUBLISHER, SETTINGS
 from hub.rest.body import CSV_BYTES, is_csv
 from hub.rest.calling import prepare_call
 from hub.rest.compiler import Compiler
-from hub.rest.deed import Ask, Connection, Deed, Kit, check_permission
+from hub.rest.deed import METHODS, Ask, Connection, Deed, Kit, methods_of
 from hub.rest.description import swagger
 from hub.rest.reading import prepare_read
 from hub.rest.refusals import refusal
@@ -39,10 +38,6 @@ PREPARE: Final = {
     "GET": prepare_read, "HEAD": prepare_read, "POST": prepare_insert, "PATCH": prepare_update,
     "DELETE": prepare_delete, "PUT": prepare_replace,
 }  # fmt: skip
-_VERBS: Final[dict[str, Verb]] = {
-    "POST": "insert", "PUT": "insert", "PATCH": "update", "DELETE": "delete",
-}  # fmt: skip
-_METHODS: Final = ("OPTIONS", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 #: Answers from this size are compressed for those who accept it; from the larger one beside the loop.
 _GZIP_FROM: Final = 1024
 _GZIP_ASIDE_FROM: Final = 32 * 1024
@@ -70,15 +65,14 @@ async def handle(request: web.Request) -> web.Response:
     """A table or view."""
     name = request.match_info["table"]
     if request.method == "OPTIONS":
-        return web.Response(headers={"Allow": ",".join(_allowed(await _compiler(request), name))})
+        allowed = methods_of((await _compiler(request)).table(name))
+        return web.Response(headers={"Allow": ",".join(allowed)})
     principal = await admit(request, "rest")
     compiler = await _compiler(request)
     _check_profile(request)
     prepare = PREPARE.get(request.method)
-    if request.method in _VERBS:
-        check_permission(principal, compiler.table(name).name, _VERBS[request.method])
-    if prepare is None or request.method not in _allowed(compiler, name):
-        raise MethodNotAllowed("Unsupported HTTP method", details={"allowed": list(_allowed(compiler, name))})
+    if prepare is None:
+        raise MethodNotAllowed("Unsupported HTTP method", details={"allowed": list(METHODS)})
     ask = await _ask(request, name)
     deed = prepare(Kit(compiler, principal, request.app[SETTINGS]), ask)
     return await _answer(request, principal, ask, deed)
@@ -120,17 +114,6 @@ async def handle_root(request: web.Request) -> web.Response:
 
 async def _compiler(request: web.Request) -> Compiler:
     return await request.app[CATALOG].compiler()
-
-
-def _allowed(compiler: Compiler, name: str) -> tuple[str, ...]:
-    """Methods of a table: a view has those that it can be written with."""
-    table = compiler.table(name)
-    return tuple(
-        method
-        for method in _METHODS
-        if method not in _VERBS
-        or (_VERBS[method] in table.verbs and (method != "PUT" or (table.key and "update" in table.verbs)))
-    )
 
 
 async def _ask(request: web.Request, name: str) -> Ask:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from hub.errors import RangeNotSatisfiable
-from hub.rest.deed import Ask, Connection, Deed, Kit, check_permission, check_reads, in_timezone
+from hub.rest.deed import (
+    Ask,
+    Connection,
+    Deed,
+    Kit,
+    check_permission,
+    check_reads,
+    in_timezone,
+    media_of,
+    table_of,
+)
 from hub.rest.grammar import parse_query
 from hub.rest.media import Media
 from hub.rest.prefer import Prefer
@@ -23,16 +33,15 @@ from hub.rest.tree import Query
 
 def prepare_read(kit: Kit, ask: Ask) -> Deed:
     """Raises what is wrong with the question."""
-    compiler = kit.compiler
-    table = compiler.table(ask.name)
     query = parse_query(ask.query)
     prefer = ask.prefer()
     offset, limit = window(query, ask.headers.get("Range", "") if ask.method == "GET" else "")
-    media = ask.media()
+    table = table_of(kit, ask)
+    media = media_of(kit, ask, table, query.shape)
     # `planned` and `estimated` are counted too: the planner's numbers are made of everybody's rows, and would
     # tell what the neighbours have
     counted = prefer.count is not None
-    plan, statement = compiler.read(table.name, query.shape, format_of(media, ask.method), counted)
+    plan, statement = kit.compiler.read(table.name, query.shape, format_of(media, ask.method), counted)
     check_permission(kit.principal, table.name, "read")
     check_reads(kit.principal, plan.reads)
     arguments = statement.bind(query.values, limit=limit, offset=offset)

@@ -30,7 +30,11 @@ _SPACES = re.compile(r"\s*+")
 
 
 def refuse(parameter: str, expected: str, *, given: str) -> BadRequest:
-    return BadRequest(f"{parameter[:80]}: expected {expected}, got {given[:80]!r}", rest_code="PGRST100")
+    return BadRequest(
+        f"{parameter[:80]}: expected {expected}, got {given[:80]!r}",
+        details=f"expected {expected}",
+        rest_code="PGRST100",
+    )
 
 
 def too_many(parameter: str, most: int) -> BadRequest:

@@ -20,6 +20,8 @@ from hub.rest.deed import (
     check_reads,
     in_timezone,
     may_roll_back,
+    media_of,
+    table_of,
 )
 from hub.rest.grammar import parse_query
 from hub.rest.media import Media
@@ -42,10 +44,11 @@ _RETURNING: Final[dict[str, Returning]] = {
 
 def prepare_insert(kit: Kit, ask: Ask) -> Deed:
     """New rows, or with a `resolution` also changed ones."""
-    table, query, prefer = _common(kit, ask)
+    query, prefer = parse_query(ask.query), ask.prefer()
     body = read_rows(ask.body, ask.content_type)
+    table = table_of(kit, ask)
     names = names_written(table, body.rows, query.shape.columns)
-    media = ask.media()
+    media = media_of(kit, ask, table, query.shape)
     plan, statement, secrets = _insertion(
         kit, table, query, prefer, body, names, media, prefer.resolution, query.shape.on_conflict
     )
@@ -68,12 +71,14 @@ def prepare_insert(kit: Kit, ask: Ask) -> Deed:
 
 
 def prepare_update(kit: Kit, ask: Ask) -> Deed:
-    table, query, prefer = _common(kit, ask)
+    query, prefer = parse_query(ask.query), ask.prefer()
     body = read_rows(ask.body, ask.content_type)
-    if len(body.rows) != 1:
+    if len(body.rows) > 1:
         raise BadRequest("The body must be one JSON object", rest_code="PGRST102")
-    names = names_written(table, body.rows, query.shape.columns)
-    media = ask.media()
+    table = table_of(kit, ask)
+    names = names_written(table, body.rows, query.shape.columns) if body.rows else []
+    body = body if body.rows else Rows([{}])  # nothing to change
+    media = media_of(kit, ask, table, query.shape)
     check_permission(kit.principal, table.name, "update")
     _check_filtered(query.shape, "UPDATE")
     if values.has_rules(table.name, names):
@@ -106,8 +111,9 @@ def prepare_update(kit: Kit, ask: Ask) -> Deed:
 
 
 def prepare_delete(kit: Kit, ask: Ask) -> Deed:
-    table, query, prefer = _common(kit, ask)
-    media = ask.media()
+    query, prefer = parse_query(ask.query), ask.prefer()
+    table = table_of(kit, ask)
+    media = media_of(kit, ask, table, query.shape)
     check_permission(kit.principal, table.name, "delete")
     _check_filtered(query.shape, "DELETE")
     shape = WriteShape(
@@ -130,17 +136,20 @@ def prepare_delete(kit: Kit, ask: Ask) -> Deed:
 
 def prepare_replace(kit: Kit, ask: Ask) -> Deed:
     """PUT: the one row that the address names, made or changed."""
-    table, query, prefer = _common(kit, ask)
-    if query.limit is not None or "offset=" in ask.query or query.shape.cuts:
-        raise BadRequest("limit/offset querystring parameters are not allowed for PUT", rest_code="PGRST114")
-    identity = _identity(table, query)
+    query, prefer = parse_query(ask.query), ask.prefer()
+    if query.limit is not None or "offset=" in ask.query or query.shape.cuts or query.shape.order:
+        raise BadRequest(
+            "limit, offset and order querystring parameters are not allowed for PUT", rest_code="PGRST114"
+        )
     body = read_rows(ask.body, ask.content_type)
+    table = table_of(kit, ask)
+    identity = _identity(table, query)
     names = names_written(table, body.rows, query.shape.columns)
     rows = [row for row in body.rows if all(_is_value(row.get(c), v) for c, v in identity.items())]
     if not rows:
         raise BadRequest("Payload values do not match URL in primary key column(s)", rest_code="PGRST115")
     body = Rows(rows[:1])
-    media = ask.media()
+    media = media_of(kit, ask, table, query.shape)
     plan, statement, secrets = _insertion(
         kit, table, query, prefer, body, names, media, "merge-duplicates", None
     )
@@ -162,10 +171,6 @@ def prepare_replace(kit: Kit, ask: Ask) -> Deed:
 _NOTHING_WRITTEN: Final[dict[str, Any]] = {
     "n": 0, "body": "[]", "inserted": None, "place": None, "keys": None,
 }  # fmt: skip
-
-
-def _common(kit: Kit, ask: Ask) -> tuple[Table, Query, Prefer]:
-    return kit.compiler.table(ask.name), parse_query(ask.query), ask.prefer()
 
 
 def _insertion(

@@ -198,7 +198,7 @@ async def test_upserts(hub: Hub, token: str) -> None:
         ("POST", "contacts", {"nope": 1}, 400, "PGRST204"),
         ("POST", "contacts", {"search": "x"}, 400, "PGRST204"),
         ("POST", "contacts", [{"first_name": "a"}, {"last_name": "b"}], 400, "PGRST102"),
-        ("POST", "contacts", 3, 400, "PGRST102"),
+        ("POST", "contacts", "{", 400, "PGRST102"),
         ("POST", "contacts", [1], 400, "PGRST102"),
         ("POST", "contacts", {"company_id": str(uuid4())}, 409, "23503"),
         ("POST", "contacts", {"company_id": "x"}, 400, "22P02"),
@@ -217,7 +217,9 @@ async def test_upserts(hub: Hub, token: str) -> None:
 async def test_refusals(
     hub: Hub, token: str, method: str, path: str, body: Any, status: int, code: str
 ) -> None:
-    options = {} if body is None else {"json": body}
+    options: dict[str, Any] = {} if body is None else {"json": body}
+    if isinstance(body, str):
+        options = {"data": body, "headers": {"Content-Type": "application/json"}}
     answer = await hub.call(method, f"/rest/v1/{path}", token=token, **options)
     assert (answer.status, answer.json["code"]) == (status, code), answer
     assert answer.json.keys() >= {"error", "message", "details", "hint", "error_code", "request_id"}

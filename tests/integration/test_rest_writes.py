@@ -60,6 +60,7 @@ async def pair(superuser: asyncpg.Connection, org: Org) -> list[str]:
         ("PATCH", "id=eq.A", {}, "", 204, "*/*", None),
         ("PATCH", "id=eq.A", {}, "return=representation", 200, "*/*", []),
         ("DELETE", "id=eq.A", None, "", 204, "*/*", None),
+        ("DELETE", "id=eq.A", None, "return=headers-only", 204, "*/*", None),
         ("DELETE", "id=eq.A", None, "return=representation", 200, "*/*", ["A"]),
         ("DELETE", "id=not.is.null&order=first_name", None, "return=representation,count=exact", 200, "*/2",
         ["A", "B"]),
@@ -103,6 +104,7 @@ async def test_7_10_what_a_write_answers(
         ("contacts?id=eq.A&first_name=eq.A", {"id": "A"}, 405, "PGRST105"),
         ("contacts?id=eq.A&limit=1", {"id": "A"}, 400, "PGRST114"),
         ("contacts?id=eq.A&offset=1", {"id": "A"}, 400, "PGRST114"),
+        ("contacts?id=eq.A&order=id", {"id": "A"}, 400, "PGRST114"),
         ("contacts?id=eq.A", {"id": "B"}, 400, "PGRST115"),
         ("contacts?id=eq.A", {"first_name": "x"}, 400, "PGRST115"),
         ("profiles?id=eq.A", {"id": "A"}, 403, "42501"),
@@ -260,10 +262,25 @@ async def test_7_1_csv_and_forms(hub: Hub, token: str) -> None:
     assert form.json == [{"first_name": "F", "phones": []}]
     for data, type_ in (
         ("a,b\n1", "text/csv"), ('a\n"x', "text/csv"), ("{}", "application/xml"), ("", "application/json"),
-        ("{", "application/json"), ("3", "application/json"), ("[1]", "application/json"),
+        ("{", "application/json"), ("3 4", "application/json"), ("[1]", "application/json"),
     ):  # fmt: skip
         bad = await hub.post("/rest/v1/contacts", token=token, data=data, headers={"Content-Type": type_})
         assert (bad.status, bad.json["code"]) == (400, "PGRST102"), (data, type_)
+
+
+@pytest.mark.parametrize("body", ["3", '"first_name"', "null", "true", "[]"])
+async def test_7_1_a_value_alone_is_no_row(
+    hub: Hub, token: str, pair: list[str], superuser: asyncpg.Connection, body: str
+) -> None:
+    """And changes nothing, whatever `columns` says."""
+    options = {"data": body, "headers": {**REPRESENT, "Content-Type": "application/json"}}
+    made = await hub.post("/rest/v1/contacts", token=token, **options)
+    assert (made.status, made.json) == (201, [])
+    for query in ("", "&columns=first_name"):
+        changed = await hub.patch(f"/rest/v1/contacts?id=not.is.null{query}", token=token, **options)
+        assert (changed.status, changed.json) == (200, [])
+    names = "select string_agg(first_name, '' order by first_name) from contacts"
+    assert await superuser.fetchval(names) == "AB"
 
 
 async def test_7_2_what_is_written(hub: Hub, token: str) -> None:

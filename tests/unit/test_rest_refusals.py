@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from hub.errors import HubError
-from hub.http_errors import error_body
+from hub.http_errors import error_body, error_response
 from hub.rest.refusals import refusal, status_of
 
 
@@ -19,7 +19,7 @@ from hub.rest.refusals import refusal, status_of
         ("23503", "", 409), ("23505", "", 409), ("25006", "", 405), ("25P02", "", 500), ("28000", "", 403),
         ("2D000", "", 500), ("38000", "", 500), ("39000", "", 500), ("3B001", "", 500), ("40001", "", 500),
         ("42883", "operator does not exist", 404), ("42883", "function xmlagg(integer) does not exist", 406),
-        ("42P01", "", 404), ("42P17", "", 500), ("42501", "", 403), ("53400", "", 500), ("53300", "", 503),
+        ("42P01", "", 404), ("42P17", "", 500), ("42501", "", 403), ("42501", "anon", 401), ("53400", "", 500), ("53300", "", 503),
         ("54001", "", 500), ("55P03", "", 500), ("57P01", "", 503), ("57014", "", 500), ("58030", "", 500),
         ("F0000", "", 500), ("HV000", "", 500), ("XX000", "", 500), ("P0001", "", 400), ("P0002", "", 500),
         ("PT402", "", 402), ("PT999", "", 599), ("22P02", "", 400), ("23502", "", 400), ("23514", "", 400),
@@ -27,6 +27,11 @@ from hub.rest.refusals import refusal, status_of
     ],
 )  # fmt: skip
 def test_11_3_sqlstate_to_status(state: str, message: str, status: int) -> None:
+    if message == "anon":  # the one row that asks who it was
+        told = refusal(raised(state))
+        assert isinstance(told, HubError)
+        assert error_response(told, "rest", "r1", anonymous=True).status == status
+        return
     assert status_of(state, message) == status
 
 
