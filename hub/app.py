@@ -39,6 +39,7 @@ from hub.errors import HubError, MethodNotAllowed, NotFound, Unavailable
 from hub.events.publisher import Publisher
 from hub.functions.router import routes as function_routes
 from hub.limits import RateLimiter
+from hub.openapi import routes as description_routes
 from hub.realtime.fanout import Fanout
 from hub.realtime.registry import Registry
 from hub.realtime.session import routes as realtime_routes
@@ -123,6 +124,7 @@ def build_app(settings: Settings) -> web.Application:
         *rest_routes(),
         *function_routes(),
         *auth_routes(),
+        *description_routes(),
         web.get("/healthz", healthz),
         web.get("/readyz", readyz),
         web.get("/metrics", show_metrics),

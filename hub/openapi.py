@@ -1,21 +1,28 @@
 """OpenAPI 3.1 of the whole HTTP surface, made of the route tables, the schema and the permission table.
 
 hub openapi > openapi.json
+
+A hub serves it at /openapi.json, for the page /docs.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import inspect
+import json
 import re
 from typing import Any, Final
 
 import msgspec
+from aiohttp import web
 
 from hub import __version__
 from hub.auth import routes as auth_routes
 from hub.channels.ingress import webhooks
 from hub.domain.permissions import Need, Verb, rule
 from hub.functions.router import FUNCTIONS
+from hub.resources import CATALOG
 from hub.rest.schema import Column, Function, Schema, Table
 
 _ERROR: Final[dict[str, Any]] = {
@@ -244,6 +251,7 @@ def _process() -> dict[str, Any]:
     told = {
         "/healthz": "The process is alive", "/readyz": "Whether it serves, and what is away",
         "/config.json": "What the web app knows before anybody signs in",
+        "/openapi.json": "This description",
     }  # fmt: skip
     return {
         path: {"get": {"tags": ["process"], "summary": summary, "security": [],
@@ -292,3 +300,35 @@ def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _body(schema: dict[str, Any]) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": schema}}}
+
+
+class Description:
+    """The document as one hub answers it, written once for a schema. It needs no key: what it tells stands in
+    docs/, and /config.json gives everybody the key with which /rest/v1/ tells it too."""
+
+    def __init__(self) -> None:
+        self._schema: Schema | None = None
+        self._tag = ""
+        self._packed = b""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        schema = (await request.app[CATALOG].compiler()).schema
+        if schema is not self._schema:
+            # relative to where it was read: a proxy may have another scheme, name and port
+            text = json.dumps(describe(schema, "/"), ensure_ascii=False).encode()
+            self._packed = gzip.compress(text, 6, mtime=0)
+            self._tag = f'"{hashlib.sha256(text).hexdigest()[:32]}"'
+            self._schema = schema
+        headers = {
+            "Cache-Control": "no-cache", "ETag": self._tag, "Vary": "Accept-Encoding",
+            "Content-Type": "application/json; charset=utf-8",
+        }  # fmt: skip
+        if self._tag in request.headers.get("If-None-Match", ""):
+            return web.Response(status=304, headers=headers)
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            return web.Response(body=self._packed, headers={**headers, "Content-Encoding": "gzip"})
+        return web.Response(body=gzip.decompress(self._packed), headers=headers)
+
+
+def routes() -> list[web.RouteDef]:
+    return [web.get("/openapi.json", Description().handle)]

@@ -1,5 +1,5 @@
-"""The built web app: its page with a fresh nonce at every address that is not the API's, its files for a
-year."""
+"""The built web app: its page with a fresh nonce at every address that is not the API's, the API's
+description at /docs, their files for a year."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _FILE = re.compile(r"\.[a-z0-9]{1,6}$", re.IGNORECASE)
 _ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 
 
-def content_security_policy(nonce: str) -> str:
-    """What the app's page may load: our own files and nothing else."""
+def content_security_policy(nonce: str, *, images: str = "blob:") -> str:
+    """What a page may load: our own files and nothing else. ``images`` names where else pictures may be."""
     return (
         "default-src 'none'; script-src 'self'; "
         f"style-src 'self' 'nonce-{nonce}'; style-src-attr 'unsafe-inline'; "
-        "img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; font-src 'self'; "
+        f"img-src 'self' {images}; media-src 'self' blob:; connect-src 'self'; font-src 'self'; "
         "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'"
     )
 
@@ -49,7 +49,7 @@ class WebApp:
     def __init__(self, dist: Path = DIST) -> None:
         self.dist = dist
         self._files: dict[str, bytes] = {}
-        self._page: str | None = None
+        self._pages: dict[str, str] = {}
         self._stamp: float | None = None
         self._read()
 
@@ -58,9 +58,9 @@ class WebApp:
         try:
             self._stamp = index.stat().st_mtime
         except OSError:
-            self._page, self._files, self._stamp = None, {}, None
+            self._pages, self._files, self._stamp = {}, {}, None
             return
-        self._page = index.read_text(encoding="utf-8")
+        self._pages = {p.stem: p.read_text(encoding="utf-8") for p in self.dist.glob("*.html")}
         self._files = {
             f"/assets/{p.name}": p.read_bytes() for p in (self.dist / "assets").iterdir() if p.is_file()
         }
@@ -74,9 +74,9 @@ class WebApp:
         if stamp != self._stamp:
             self._read()
 
-    def page(self) -> web.Response:
+    def page(self, name: str = "index") -> web.Response:
         self._refresh()
-        if self._page is None:
+        if name not in self._pages:
             return web.Response(
                 text=_MISSING,
                 status=503,
@@ -85,11 +85,14 @@ class WebApp:
             )
         nonce = secrets.token_urlsafe(16)
         return web.Response(
-            text=self._page.replace(NONCE_MARK, nonce),
+            text=self._pages[name].replace(NONCE_MARK, nonce),
             content_type="text/html",
             headers={
                 "Cache-Control": "no-cache",
-                "Content-Security-Policy": content_security_policy(nonce),
+                # Swagger UI's style sheet has its icons in itself.
+                "Content-Security-Policy": content_security_policy(
+                    nonce, images="data:" if name == "docs" else "blob:"
+                ),
                 "Cross-Origin-Opener-Policy": "same-origin",
             },
         )
@@ -100,7 +103,7 @@ class WebApp:
             raise NotFound("Nothing is here")
         if request.headers.get("Accept") and not _accepts_html(request.headers["Accept"]):
             raise NotFound("Nothing is here")
-        return self.page()
+        return self.page("docs" if request.path == "/docs" else "index")
 
     async def handle_asset(self, request: web.Request) -> web.StreamResponse:
         name = request.path

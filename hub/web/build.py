@@ -24,7 +24,7 @@ from pathlib import Path
 WEB = Path(__file__).resolve().parent
 DIST = WEB / "dist"
 MODULES = WEB / "node_modules"
-SOURCES = ("src", "public", "index.html", "phone.html", "vite.config.ts", "tsconfig.json")
+SOURCES = ("src", "public", "index.html", "phone.html", "docs.html", "vite.config.ts", "tsconfig.json")
 LOCKED = ("package.json", "package-lock.json", ".npmrc")
 # Pages are left out: each answer gets its own nonce, so the hub compresses them itself.
 COMPRESSED = {".js", ".css", ".svg", ".json", ".wasm", ".map", ".txt"}

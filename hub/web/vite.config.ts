@@ -14,13 +14,13 @@ export default defineConfig({
     target: "baseline-widely-available",
     // The browser would fetch them as data: addresses, which the content security policy does not allow.
     assetsInlineLimit: 0,
-    // A test over the manifest keeps the compressed budgets; the raw-size warning says nothing beside it.
-    chunkSizeWarningLimit: 1000,
-    rolldownOptions: { input: { app: resolve(here, "index.html"), phone: resolve(here, "phone.html") } },
+    // A test over the manifest keeps the compressed budgets; the raw-size warning says nothing beside it (docs.html is 1.6 MB raw).
+    chunkSizeWarningLimit: 2000,
+    rolldownOptions: { input: { app: resolve(here, "index.html"), phone: resolve(here, "phone.html"), docs: resolve(here, "docs.html") } },
   },
   server: {
     proxy: {
-      "^/(auth|rest|functions|config.json|healthz|readyz)": { target: hub },
+      "^/(auth|rest|functions|config.json|openapi.json|healthz|readyz)": { target: hub },
       "/ws": { target: hub, ws: true, rewriteWsOrigin: true },
     },
   },

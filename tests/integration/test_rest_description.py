@@ -21,7 +21,8 @@ from hub.postman import text
 from hub.resources import AUTH
 from hub.rest.catalog import read_schema
 from hub.rest.schema import Schema
-from tests.factories import Member, Org
+from tests.clients import SHIFTS
+from tests.factories import Member, Org, until
 from tests.needs import absent
 from tests.server import Hub
 
@@ -116,6 +117,30 @@ async def test_openapi_knows_every_route(hub: Hub, schema: Schema) -> None:
     assert {"phone", "content", "direction", "status"} <= body["properties"].keys()
     status = document["components"]["schemas"]["messages"]["properties"]["status"]
     assert "READ" in status["enum"]
+
+
+async def test_openapi_is_served_to_everybody_as_it_is_written(hub: Hub, schema: Schema) -> None:
+    answer = await hub.get("/openapi.json")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json; charset=utf-8")
+    assert answer.json == json.loads(json.dumps(describe(schema, "/")))
+    again = await hub.get("/openapi.json", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status, again.body) == (304, b"")
+    plain = await hub.get("/openapi.json", headers={"Accept-Encoding": "identity"})
+    assert "Content-Encoding" not in plain.headers and plain.json == answer.json
+    assert (await hub.post("/openapi.json")).status == 405
+
+
+async def test_openapi_tells_of_a_function_that_somebody_adds(
+    hub: Hub, superuser: asyncpg.Connection
+) -> None:
+    before = await hub.get("/openapi.json")
+    await superuser.execute(SHIFTS)
+
+    async def known() -> bool:
+        found = await hub.get("/openapi.json", headers={"If-None-Match": before.headers["ETag"]})
+        return found.status == 200 and "/rest/v1/rpc/shifts" in found.json["paths"]
+
+    await until(known, timeout_s=30, what="the new function")
 
 
 async def test_DOC_01_and_03_the_collection_is_fresh_and_has_its_folders(schema: Schema) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from hub.static import content_security_policy
+import re
+from pathlib import Path
+
+from hub.static import NONCE_MARK, WebApp, content_security_policy
+
+
+def directives(policy: str) -> dict[str, str]:
+    return dict(part.strip().split(" ", 1) for part in policy.split(";"))  # type: ignore[misc]
 
 
 def test_X22_the_policy_of_the_apps_page() -> None:
-    policy = dict(part.strip().split(" ", 1) for part in content_security_policy("abc").split(";"))
+    policy = directives(content_security_policy("abc"))
     assert policy == {
         "default-src": "'none'",
         "script-src": "'self'",
@@ -21,3 +28,20 @@ def test_X22_the_policy_of_the_apps_page() -> None:
         "form-action": "'self'",
         "require-trusted-types-for": "'script'",
     }
+
+
+def test_X22_the_policy_of_the_docs_page_differs_in_pictures_alone(tmp_path: Path) -> None:
+    """Swagger UI's style sheet has its icons in itself; nothing else is let in, no other host at all."""
+    (tmp_path / "assets").mkdir()
+    for name in ("index", "docs"):
+        (tmp_path / f"{name}.html").write_text(f'<style nonce="{NONCE_MARK}">{name}</style>')
+    pages = WebApp(tmp_path)
+    docs, app = pages.page("docs"), pages.page()
+    assert docs.text is not None and ">docs<" in docs.text
+    found, usual = (directives(one.headers["Content-Security-Policy"]) for one in (docs, app))
+    assert found.pop("img-src") == "'self' data:"
+    assert usual.pop("img-src") == "'self' blob:"
+    (nonce,) = re.findall(r'nonce="([^"]+)"', docs.text)
+    assert found.pop("style-src") == f"'self' 'nonce-{nonce}'"
+    assert usual.pop("style-src") != f"'self' 'nonce-{nonce}'"
+    assert found == usual
