@@ -48,6 +48,7 @@ class Session {
     this.welcomes = { resumed: 0, fresh: 0 };
     this.wrong = [];
     this.reading = 0; // snapshots and single reads under way
+    this.snapshots = 0; // of these
     this.generation = 0;
     this.closed = false;
     this.opened = new Set();
@@ -142,6 +143,7 @@ class Session {
   async snapshot() {
     const mine = (this.generation += 1);
     this.reading += 1;
+    this.snapshots += 1;
     const parsed = async (table, parser) => (await this.all(table)).map((row) => parser(row, "row"));
     // Every thread is open before its messages are asked for, so that none is missed meanwhile.
     const conversations = await parsed("conversations", models.conversation);
@@ -162,6 +164,7 @@ class Session {
       this.openNew();
     }
     this.reading -= 1;
+    this.snapshots -= 1;
   }
 
   openNew() {
@@ -224,7 +227,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     sessions.set(order.name, session);
     session.start();
   } else if (order.do === "cursors") {
-    say([...sessions.values()].map((s) => [s.name, s.cursor?.seq ?? -1, s.reading, s.wrong.length]));
+    say([...sessions.values()].map((s) => [s.name, s.cursor?.seq ?? -1, s.reading, s.snapshots]));
   } else if (order.do === "state") {
     say(sessions.get(order.name).state());
   } else if (order.do === "stop") {

@@ -56,6 +56,7 @@ class LiveClient:
         self.closes: Counter[int | None] = Counter()
         self.wrong: list[str] = []
         self.reading = 0
+        self.snapshots = 0  # of these
         self.is_live = asyncio.Event()
         self.pause_s: tuple[float, float] = (0.1, 0.5)
         """Reconnecting: shorter than a real client's, since there is no crowd to spread."""
@@ -175,13 +176,17 @@ class LiveClient:
         task.add_done_callback(self._reads.discard)
 
     async def _snapshot(self) -> None:
-        for table in TABLES:
-            fresh = await self.read_all(table)
-            listed = {row["id"] for row in fresh}
-            for id in self.rows[table].keys() - listed - self.touched:
-                del self.rows[table][id]
-            for row in fresh:
-                self._put(table, row)
+        self.snapshots += 1
+        try:
+            for table in TABLES:
+                fresh = await self.read_all(table)
+                listed = {row["id"] for row in fresh}
+                for id in self.rows[table].keys() - listed - self.touched:
+                    del self.rows[table][id]
+                for row in fresh:
+                    self._put(table, row)
+        finally:
+            self.snapshots -= 1
 
     async def _one(self, table: str, id: str) -> None:
         for row in await self._get(table, f"id=eq.{id}"):
@@ -294,7 +299,7 @@ class Crowd:
                     client = LiveClient(self.rig, org, token, self.url, random.Random(self.rng.random()))
                     client.start()
                     self.python.append(client)
-            await self.caught_up()
+            await self.caught_up(idle=True)
         except BaseException:
             await self._end()
             raise
@@ -308,14 +313,14 @@ class Crowd:
     async def _end(self) -> None:
         await asyncio.gather(self.node.stop(), *(client.stop() for client in self.python))
 
-    async def caught_up(self, timeout_s: float = 60.0) -> float:
-        """Until every session has come as far as its organization's log is now; the seconds that took."""
+    async def caught_up(self, timeout_s: float = 60.0, idle: bool = False) -> float:
+        """Until every session has come as far as its organization's log is now, and has its snapshot if it
+        needed one; the seconds that took. `idle`: and reads nothing more, for when the load has ended."""
         began = time.monotonic()
         ids = {str(org.id): org.n for org in self.rig.world.orgs}
         rows = await self.rig.fetch("select organization_id::text, max(seq) from app.events group by 1")
         heads = {ids[id]: seq for id, seq in rows}
 
-        # Each for itself: under load there is hardly a moment in which nobody reads anything.
         behind: dict[str, str] = {f"python{n}": "" for n in range(len(self.python))}
         behind |= dict.fromkeys(self.node.sessions, "")
 
@@ -327,9 +332,10 @@ class Crowd:
 
         async def are() -> bool:
             for n, client in enumerate(self.python):
-                look(f"python{n}", client.org.n, client.seq, client.reading)
-            for name, seq, reading, _ in await self.node.ask(do="cursors"):
-                look(name, self.node.sessions[name].n, seq, reading)
+                reads = client.reading if idle else client.snapshots
+                look(f"python{n}", client.org.n, client.seq, reads)
+            for name, seq, reading, snapshots in await self.node.ask(do="cursors"):
+                look(name, self.node.sessions[name].n, seq, reading if idle else snapshots)
             return not behind
 
         try:

@@ -111,7 +111,7 @@ async def hold(
     `errors`: events that processes may have logged as errors. `dead`: work rows that may be dead.
     `allow_500`: a failpoint raised in a handler."""
     if crowd is not None:
-        await crowd.caught_up()
+        await crowd.caught_up(idle=True)
     conn = await rig.connect()
     try:
         wrong = [
