@@ -23,6 +23,7 @@ from aiohttp import web
 
 from hub import __version__, clock, heap, logs, metrics
 from hub.auth.authenticator import Authenticator
+from hub.auth.notes import Notes
 from hub.auth.passwords import Passwords
 from hub.auth.routes import routes as auth_routes
 from hub.auth.secrets import SENTINEL, CannotOpen, open_secret, seal_secret
@@ -52,6 +53,7 @@ from hub.resources import (
     FANOUT,
     INGEST,
     LIFE,
+    NOTES,
     PASSWORDS,
     PUBLISHER,
     RATE,
@@ -141,7 +143,9 @@ def build_app(settings: Settings) -> web.Application:
 async def _who(app: web.Application) -> AsyncIterator[None]:
     """Sign-in, limits, the tables' catalog."""
     settings, db = app[SETTINGS], app[DB]
+    app[NOTES] = Notes(db)
     app[AUTH] = Authenticator(db, settings)
+    app[AUTH].on_use = app[NOTES].used
     app[PASSWORDS] = Passwords()
     app[ACCOUNTS] = Accounts(db, settings, app[AUTH], app[PASSWORDS])
     app[RATE] = RateLimiter(app[REDIS])
@@ -149,6 +153,7 @@ async def _who(app: web.Application) -> AsyncIterator[None]:
     yield
     await app[CATALOG].close()
     app[PASSWORDS].close()
+    await app[NOTES].close()
 
 
 async def _events(app: web.Application) -> AsyncIterator[None]:

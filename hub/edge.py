@@ -19,10 +19,11 @@ from aiohttp import HttpVersion10, web
 from prometheus_client import Histogram
 from yarl._url import build_pre_encoded_url
 
-from hub.errors import BadRequest, HubError, UnsupportedMedia, internal
+from hub.domain.principal import Principal
+from hub.errors import BadRequest, HubError, InsufficientPermissions, UnsupportedMedia, internal
 from hub.http_errors import Surface, as_refusal, error_response, surface_of
 from hub.metrics import HTTP_SECONDS
-from hub.resources import ALLOWANCE, LIFE, PRINCIPAL, RATE, REQUEST_ID, SETTINGS
+from hub.resources import ALLOWANCE, LIFE, NOTES, PRINCIPAL, RATE, REQUEST_ID, SETTINGS
 from hub.settings import Settings
 
 log = structlog.get_logger()
@@ -113,8 +114,22 @@ async def _refuse(
     elif is_api and ALLOWANCE not in request and not _is_webhook(request):
         refusal = await _count_stranger(request) or refusal
     principal = request.get(PRINCIPAL)
+    if principal is not None and isinstance(refusal, InsufficientPermissions):
+        _note_refusal(request, principal, refusal)
     anonymous = principal is not None and principal.kind == "anon"
     return error_response(refusal, surface, request[REQUEST_ID], anonymous=anonymous)
+
+
+def _note_refusal(request: web.Request, principal: Principal, refusal: HubError) -> None:
+    """What members and keys may not do and tried: their organization's audit log has it."""
+    names = request.match_info
+    what = names.get("table") or names.get("function") or route_of(request).rpartition("/")[2]
+    request.app[NOTES].refused(
+        principal,
+        f"{request.method} {_printable(what)[:100]}",
+        refusal.message,
+        target_table=_printable(names.get("table", ""))[:100] or None,
+    )
 
 
 async def _count_stranger(request: web.Request) -> HubError | None:

@@ -26,6 +26,7 @@ _FUNCTIONS: Final = (
     "Webhooks",
 )  # fmt: skip
 _ORG: Final = "{{organization_id}}"
+_NOBODY: Final = "00000000-0000-4000-8000-000000000000"
 
 
 class _Folder(msgspec.Struct, frozen=True):
@@ -121,7 +122,20 @@ _SAMPLES: Final[dict[str, tuple[dict[str, Any], tuple[int, ...]]]] = {
     "generate-api-key": ({"name": "External System Integration", "expires_in_days": 365,
                           "permissions": {"can_send_messages": True, "can_read_messages": False}},
                          (201, 403)),  # a key makes no keys: sign in
+    "list-api-keys": ({}, (403,)),
+    "revoke-api-key": ({"id": _NOBODY}, (403,)),
+    "rotate-api-key": ({"id": _NOBODY, "overlap_hours": 24}, (403,)),
+    "create-organization": ({"name": "Second Organization"}, (201, 401)),
     "switch-organization": ({"organizationId": _ORG}, (401, 403)),
+    "leave-organization": ({}, (401,)),
+    "send-invitation-email": ({"email": "user@example.com", "role": "AGENT"}, (409,)),
+    "resend-invitation": ({"id": _NOBODY}, (404,)),
+    "revoke-invitation": ({"id": _NOBODY}, (404,)),
+    "check-invitation": ({"token": "invitation_token"}, (404,)),
+    "accept-invitation": ({"token": "invitation_token", "email": "user@example.com",
+                           "password": "secure_password", "first_name": "John", "last_name": "Doe"}, (404,)),
+    "update-member": ({"user_id": _NOBODY, "role": "AGENT"}, (404,)),
+    "audit-log": ({}, (403,)),
     "batch": ({"operations": [
         {"id": "c", "method": "POST", "path": "contacts?select=id", "prefer": "return=representation",
          "body": {"first_name": "Mia"}},

@@ -19,6 +19,7 @@ from hub.settings import Settings
 if TYPE_CHECKING:
     from hub.app import Life
     from hub.auth.authenticator import Authenticator
+    from hub.auth.notes import Notes
     from hub.auth.passwords import Passwords
     from hub.auth.sessions import Accounts
     from hub.channels.ingest import Ingest
@@ -34,6 +35,7 @@ SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
 DB: web.AppKey[Database] = web.AppKey("db")
 REDIS: web.AppKey[Redis] = web.AppKey("redis")
 AUTH: web.AppKey[Authenticator] = web.AppKey("auth")
+NOTES: web.AppKey[Notes] = web.AppKey("notes")
 ACCOUNTS: web.AppKey[Accounts] = web.AppKey("accounts")
 PASSWORDS: web.AppKey[Passwords] = web.AppKey("passwords")
 CATALOG: web.AppKey[Catalog] = web.AppKey("catalog")

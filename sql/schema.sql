@@ -34,6 +34,55 @@ CREATE TYPE app.ingest_item AS (
 	source text
 );
 
+CREATE FUNCTION app.accept_invitation(hash bytea, person uuid, password_hash text, first text, last text, ip text, request text) RETURNS TABLE(outcome text, organization_id uuid, user_id uuid, role text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  declare
+    t app.invitation_tokens;
+    i public.invitations;
+    member uuid := person;
+    granted text[];
+  begin
+    select * into t from app.invitation_tokens x where x.token_hash = hash;
+    if not found then
+      return query select 'gone', null::uuid, null::uuid, null::text;
+      return;
+    end if;
+    select * into i from public.invitations x where x.organization_id = t.organization_id and x.id = t.invitation_id for update;
+    if i.accepted_at is not null or i.revoked_at is not null or i.expires_at <= now() then
+      return query select case when i.accepted_at is not null then 'used' else 'over' end, i.organization_id, null::uuid, i.role;
+      return;
+    end if;
+    if member is null then
+      insert into auth.users (email, encrypted_password, email_confirmed_at, user_metadata)
+      values (i.email, password_hash, now(), jsonb_strip_nulls(jsonb_build_object('first_name', first, 'last_name', last)))
+      on conflict (email) do nothing returning id into member;
+      if member is null then
+        return query select 'has_account', i.organization_id, null::uuid, i.role;
+        return;
+      end if;
+    elsif not exists (select from auth.users u where u.id = member and u.email = i.email) then
+      return query select 'gone', null::uuid, null::uuid, null::text;
+      return;
+    end if;
+    perform app.act_as_user(i.organization_id, member, ip, request);
+    granted := case when i.permissions is null or i.role = 'OWNER' then app.role_defaults(i.role)
+                    else array(select p.key from jsonb_each(i.permissions) p where p.value = 'true') end;
+    insert into public.memberships as m (organization_id, user_id, role, email, first_name, last_name, can_access_crm, can_access_pm, can_manage_team,
+                                         can_manage_settings, can_send_messages, can_read_messages)
+    select i.organization_id, member, i.role, i.email, first, last, 'can_access_crm' = any (granted), 'can_access_pm' = any (granted), 'can_manage_team' = any (granted),
+           'can_manage_settings' = any (granted), 'can_send_messages' = any (granted), 'can_read_messages' = any (granted)
+    on conflict (organization_id, user_id) do update
+       set is_active = true, role = excluded.role, can_access_crm = excluded.can_access_crm, can_access_pm = excluded.can_access_pm,
+           can_manage_team = excluded.can_manage_team, can_manage_settings = excluded.can_manage_settings,
+           can_send_messages = excluded.can_send_messages, can_read_messages = excluded.can_read_messages
+     where not m.is_active;                                       -- who is a member already stays what he is
+    update public.invitations x set accepted_at = now() where x.organization_id = i.organization_id and x.id = i.id;
+    return query select 'joined', m.organization_id, m.user_id, m.role from public.memberships m where m.organization_id = i.organization_id and m.user_id = member;
+  end $$;
+
 CREATE FUNCTION app.account_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -43,6 +92,12 @@ CREATE FUNCTION app.account_secret_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ begin perform app.release_account(new.organization_id, new.owner_id); return null; end $$;
+
+CREATE FUNCTION app.act_as_user(org uuid, person uuid, ip text, request text) RETURNS void
+    LANGUAGE sql
+    AS $$
+    select set_config('hub.ctx', jsonb_build_object('kind', 'system', 'org', org, 'actor', 'user', 'actor_id', person, 'ip', ip, 'request', request)::text, true)
+  $$;
 
 CREATE FUNCTION app.add_identities(org uuid, schemes text[], ids text[], new_schemes text[], new_ids text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -220,6 +275,50 @@ CREATE FUNCTION app.apply_statuses(items jsonb) RETURNS uuid[]
     return touched;
   end $_$;
 
+CREATE FUNCTION app.audit_deleted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if app.ctx() is null then
+      return null;
+    end if;
+    perform app.note_deed(g.organization_id, tg_table_name || '.deleted', tg_table_name, case when g.n = 1 then g.ids[1] end,
+                          jsonb_build_object('count', g.n, 'ids', to_jsonb(g.ids[1:100])))
+       from (select d.organization_id, count(*) as n, array_agg(d.id) as ids from gone d
+              where exists (select from public.organizations o where o.id = d.organization_id) group by d.organization_id) g;
+    return null;
+  end $$;
+
+CREATE FUNCTION app.audit_row() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    quiet text[] := array['organization_id', 'created_at', 'updated_at', 'version', 'revision'] || tg_argv::text[];
+    before jsonb := case when tg_op <> 'INSERT' then to_jsonb(old) end;
+    after jsonb := case when tg_op <> 'DELETE' then to_jsonb(new) end;
+    image jsonb := coalesce(after, before);
+    org uuid := coalesce(image ->> 'organization_id', image ->> 'id')::uuid;
+    what jsonb;
+  begin
+    if app.ctx() is null or (tg_op = 'DELETE' and not exists (select from public.organizations o where o.id = org)) then
+      return null;
+    end if;
+    if tg_op = 'UPDATE' then
+      select jsonb_build_object('before', jsonb_object_agg(b.key, app.masked(b.value, b.key)), 'after', jsonb_object_agg(b.key, app.masked(after -> b.key, b.key)))
+        into what from jsonb_each(before) b where after -> b.key is distinct from b.value and not b.key = any (quiet);
+      if what -> 'before' = 'null' then
+        return null;
+      end if;
+    else
+      what := jsonb_build_object(case tg_op when 'INSERT' then 'after' else 'before' end, app.masked(jsonb_strip_nulls(image - quiet)));
+    end if;
+    perform app.note_deed(org, app.deed_of(tg_table_name, tg_op, before, after), tg_table_name,
+                          coalesce(case tg_table_name when 'memberships' then image ->> 'user_id' when 'team_members' then image ->> 'user_id' end, image ->> 'id')::uuid, what);
+    return null;
+  end $$;
+
 CREATE FUNCTION app.begin_idempotent(principal text, key text, hash bytea) RETURNS TABLE(answer text, status integer, body text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -276,6 +375,18 @@ CREATE FUNCTION app.changed_columns(before jsonb, after jsonb) RETURNS jsonb
       from jsonb_each(before) o
      where after -> o.key is distinct from o.value and o.key not in ('updated_at', 'version', 'revision')
   $$;
+
+CREATE FUNCTION app.check_organization() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+  begin
+    if tg_op = 'INSERT' or new.timezone <> old.timezone then
+      perform now() at time zone new.timezone;
+    end if;
+    return new;
+  exception when invalid_parameter_value then
+    raise exception using errcode = '23514', message = 'There is no such time zone', constraint = 'organizations_timezone_check', table = 'organizations';
+  end $$;
 
 CREATE FUNCTION app.claim_failures(token uuid, worker text, batch integer, lease interval) RETURNS TABLE(id uuid, organization_id uuid, channel text, channel_account_id uuid, headers jsonb, body bytea, attempts integer)
     LANGUAGE sql SECURITY DEFINER
@@ -642,6 +753,30 @@ CREATE FUNCTION app.counted_id(first uuid, n bigint) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select (left(first::text, 32) || lpad(to_hex(n & 65535), 4, '0'))::uuid $$;
 
+CREATE FUNCTION app.create_organization(maker uuid, session uuid, org_name text, zone text, org_locale text, org_currency text, suit text, most integer, ip text, request text) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    org uuid;
+  begin
+    perform from auth.users u where u.id = maker for no key update;          -- one after the other, so that `most` holds
+    if (select count(*) from public.memberships m where m.user_id = maker and m.role = 'OWNER') >= most then
+      return null;
+    end if;
+    org := uuidv7();
+    perform app.act_as_user(org, maker, ip, request);
+    insert into public.organizations (id, name, timezone, locale, currency, suit_id)
+    values (org, org_name, coalesce(zone, 'UTC'), coalesce(org_locale, 'en'), coalesce(org_currency, 'USD'), suit);
+    insert into public.memberships (organization_id, user_id, role, email, first_name, last_name, can_access_crm, can_access_pm, can_manage_team,
+                                    can_manage_settings, can_send_messages, can_read_messages)
+    select org, u.id, 'OWNER', u.email, coalesce(u.user_metadata ->> 'first_name', p.first_name), coalesce(u.user_metadata ->> 'last_name', p.last_name), true, true, true, true, true, true
+      from auth.users u left join lateral (select m.first_name, m.last_name from public.memberships m where m.user_id = u.id order by m.created_at desc limit 1) p on true
+     where u.id = maker;
+    update auth.sessions s set organization_id = org where s.id = session and s.user_id = maker and s.revoked_at is null;
+    return org;
+  end $$;
+
 CREATE FUNCTION app.ctx() RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select nullif(current_setting('hub.ctx', true), '')::jsonb $$;
@@ -649,6 +784,28 @@ CREATE FUNCTION app.ctx() RETURNS jsonb
 CREATE FUNCTION app.current_user_id() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select (nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'user')::uuid $$;
+
+CREATE FUNCTION app.deed_of(table_name text, op text, before jsonb, after jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case
+      when table_name = 'memberships' then
+        case op when 'INSERT' then 'member.joined' when 'DELETE' then 'member.removed'
+          else case when before ->> 'is_active' <> after ->> 'is_active' then case after ->> 'is_active' when 'true' then 'member.reactivated' else 'member.deactivated' end
+                    when before ->> 'role' <> after ->> 'role' then 'member.role_changed'
+                    when exists (select from jsonb_each(before) b where (b.key like 'can\_%' or b.key = 'visibility') and after -> b.key <> b.value) then 'member.permissions_changed'
+                    else 'member.updated' end end
+      when table_name = 'team_members' then case op when 'INSERT' then 'team.member_added' else 'team.member_removed' end
+      when table_name = 'invitations' and op = 'INSERT' then 'invitation.sent'
+      when table_name = 'invitations' and op = 'UPDATE' and before ->> 'accepted_at' is null and after ->> 'accepted_at' is not null then 'invitation.accepted'
+      when table_name in ('invitations', 'api_keys') and op = 'UPDATE' and before ->> 'revoked_at' is null and after ->> 'revoked_at' is not null then
+        case table_name when 'invitations' then 'invitation.revoked' else 'api_key.revoked' end
+      when table_name = 'invitations' and op = 'UPDATE' and before ->> 'expires_at' <> after ->> 'expires_at' then 'invitation.resent'
+      when table_name = 'campaigns' and op = 'UPDATE' and before ->> 'status' <> after ->> 'status' then 'campaign.' || lower(after ->> 'status')
+      else coalesce(app.event_noun(table_name), case when table_name = 'business_hours' then table_name when table_name like '%ies' then left(table_name, -3) || 'y' else rtrim(table_name, 's') end)
+           || case op when 'INSERT' then '.created' when 'UPDATE' then '.updated' else '.deleted' end
+    end
+  $$;
 
 CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses bigint, idempotency_keys bigint, webhook_failures bigint, account_holds bigint, sign_in_failures bigint, sessions bigint, refresh_tokens bigint, mail bigint, audit bigint, events bigint)
     LANGUAGE sql SECURITY DEFINER
@@ -779,6 +936,25 @@ CREATE FUNCTION app.emit() RETURNS trigger
     returning * into e;
     if current_setting('hub.listen', true) = '1' then  -- the writer publishes after its commit; this tells it what, for free
       raise notice using errcode = 'HUBEV', message = app.event_frame(e), detail = org || ' ' || s || ' ' || tg_table_name;
+    end if;
+    return null;
+  end $$;
+
+CREATE FUNCTION app.end_membership() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if not exists (select from public.organizations o where o.id = old.organization_id) then
+      return null;
+    end if;
+    with ended as (
+      update auth.sessions s set revoked_at = clock_timestamp()
+       where s.user_id = old.user_id and s.organization_id = old.organization_id and s.revoked_at is null returning s.id)
+    update auth.refresh_tokens r set revoked_at = clock_timestamp() from ended where r.session_id = ended.id and r.revoked_at is null;
+    if tg_op = 'UPDATE' then
+      update public.invitations i set revoked_at = now()
+       where i.organization_id = old.organization_id and i.invited_by = old.user_id and i.accepted_at is null and i.revoked_at is null;
     end if;
     return null;
   end $$;
@@ -1022,6 +1198,19 @@ CREATE FUNCTION app.forget_provider_media(org uuid, file uuid, account uuid) RET
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ delete from app.media_uploads where organization_id = org and file_id = file and channel_account_id = account $$;
 
+CREATE FUNCTION app.forget_secret() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if tg_table_name = 'api_keys' then
+      delete from app.api_key_hashes h where h.organization_id = new.organization_id and h.api_key_id = new.id;
+    else
+      delete from app.invitation_tokens t where t.organization_id = new.organization_id and t.invitation_id = new.id;
+    end if;
+    return null;
+  end $$;
+
 CREATE FUNCTION app.org() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select (nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'org')::uuid $$;
@@ -1105,29 +1294,53 @@ CREATE FUNCTION app.guard_membership() RETURNS trigger
     AS $$
   declare
     ctx jsonb := app.ctx();
-    rank jsonb := '{"AGENT": 1, "ADMIN": 2, "OWNER": 3}';
-    mine integer := (rank ->> (ctx ->> 'role'))::integer;
+    is_caller boolean := coalesce(ctx ->> 'kind' in ('user', 'key'), false);
+    rank constant jsonb := '{"AGENT": 1, "ADMIN": 2, "OWNER": 3}';
+    mine integer := coalesce((rank ->> (ctx ->> 'role'))::integer, 1);
+    flags constant text[] := '{can_access_crm,can_access_pm,can_manage_team,can_manage_settings,can_send_messages,can_read_messages}';
+    had jsonb;
+    gets jsonb := to_jsonb(new);
+    given text;
     refuse constant text := '42501';
   begin
-    if ctx is null or ctx ->> 'kind' not in ('user', 'key') then
+    if tg_op = 'UPDATE' then
+      had := to_jsonb(old);
+      if new.role <> old.role and not exists (select from unnest(flags) f where gets -> f <> had -> f) then
+        select gets || jsonb_object_agg(f, f = any (app.role_defaults(new.role)) and (not is_caller or had -> f = 'true' or app.may_any(array[f]))) into gets from unnest(flags) f;
+        new := jsonb_populate_record(new, gets);
+      end if;
+      if ctx is not null and old.role = 'OWNER' and old.is_active and (new.role <> 'OWNER' or not new.is_active) then
+        perform from public.organizations o where o.id = old.organization_id for no key update;   -- two owners leave one after the other
+        if not exists (select from public.memberships m where m.organization_id = old.organization_id and m.role = 'OWNER' and m.is_active and m.user_id <> old.user_id) then
+          raise exception using errcode = refuse, message = 'The last owner cannot leave or step down';
+        end if;
+      end if;
+    end if;
+    if not is_caller then
       return new;
     end if;
-    if tg_op = 'UPDATE' and row(new.role, new.is_active, new.can_access_crm, new.can_access_pm, new.can_manage_team, new.can_manage_settings, new.can_send_messages, new.can_read_messages)
-        = row(old.role, old.is_active, old.can_access_crm, old.can_access_pm, old.can_manage_team, old.can_manage_settings, old.can_send_messages, old.can_read_messages) then
-      return new;                                        -- names, avatar, availability, preferences
+    if tg_op = 'UPDATE' and row(new.role, new.is_active, new.visibility) = row(old.role, old.is_active, old.visibility)
+       and not exists (select from unnest(flags) f where gets -> f <> had -> f) then
+      if new.user_id is distinct from (ctx ->> 'user')::uuid and not app.may_any('{can_manage_team}')
+         and row(new.first_name, new.last_name, new.avatar_url, new.availability, new.preferences)
+             is distinct from row(old.first_name, old.last_name, old.avatar_url, old.availability, old.preferences) then
+        raise exception using errcode = refuse, message = 'Changing another member needs can_manage_team';
+      end if;
+      return new;
     end if;
     if not app.may_any('{can_manage_team}') then
       raise exception using errcode = refuse, message = 'Changing roles or permissions needs can_manage_team';
     end if;
-    if tg_op = 'UPDATE' and new.user_id = (ctx ->> 'user')::uuid and (rank ->> new.role)::integer >= (rank ->> old.role)::integer and ctx ->> 'role' <> 'OWNER' then
+    if tg_op = 'UPDATE' and new.user_id = (ctx ->> 'user')::uuid and ctx ->> 'role' <> 'OWNER'
+       and ((rank ->> new.role)::integer >= (rank ->> old.role)::integer or new.visibility <> old.visibility) then
       raise exception using errcode = refuse, message = 'You cannot change your own permissions';
     end if;
-    if coalesce(mine, 1) < (rank ->> new.role)::integer or (tg_op = 'UPDATE' and coalesce(mine, 1) < (rank ->> old.role)::integer) then
+    if mine < (rank ->> new.role)::integer or (tg_op = 'UPDATE' and mine < (rank ->> old.role)::integer) then
       raise exception using errcode = refuse, message = 'You cannot give or change a role above your own';
     end if;
-    if tg_op = 'UPDATE' and old.role = 'OWNER' and (new.role <> 'OWNER' or not new.is_active) and not exists (
-      select from public.memberships m where m.organization_id = old.organization_id and m.role = 'OWNER' and m.is_active and m.user_id <> old.user_id) then
-      raise exception using errcode = refuse, message = 'The last owner cannot leave or step down';
+    select f into given from unnest(flags) f where gets -> f = 'true' and coalesce(had -> f, 'false') = 'false' and not app.may_any(array[f]) limit 1;
+    if given is not null then
+      raise exception using errcode = refuse, message = 'You cannot give a permission that you do not hold: ' || given;
     end if;
     return new;
   end $$;
@@ -1488,6 +1701,18 @@ CREATE FUNCTION app.ingest_one(item jsonb) RETURNS TABLE(organization_id uuid, s
     return query select * from app.write_events(changes);
   end $$;
 
+CREATE FUNCTION app.invitation_by_token(hash bytea) RETURNS TABLE(state text, organization_id uuid, id uuid, organization_name text, email text, role text, expires_at timestamp with time zone, has_account boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case when i.accepted_at is not null then 'used' when i.revoked_at is not null then 'over' when i.expires_at <= now() then 'over' else 'open' end,
+           i.organization_id, i.id, o.name, i.email, i.role, i.expires_at, exists (select from auth.users u where u.email = i.email)
+      from app.invitation_tokens t
+      join public.invitations i on i.organization_id = t.organization_id and i.id = t.invitation_id
+      join public.organizations o on o.id = i.organization_id
+     where t.token_hash = hash
+  $$;
+
 CREATE FUNCTION app.is_wanted(recipient text, only_if text) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1516,8 +1741,6 @@ CREATE FUNCTION app.keep_api_key_hash(key_id uuid, hash bytea) RETURNS void
     end if;
     insert into app.api_key_hashes (organization_id, api_key_id, key_prefix, key_hash)
     select k.organization_id, k.id, k.key_prefix, hash from public.api_keys k where k.organization_id = app.org() and k.id = key_id;
-    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
-    values (app.org(), app.ctx() ->> 'kind', app.current_user_id(), 'api_key.created', 'api_keys', key_id);
   end $$;
 
 CREATE FUNCTION app.keep_failure(org uuid, channel text, account uuid, why text, error text, headers jsonb, body bytea) RETURNS uuid
@@ -1530,6 +1753,42 @@ CREATE FUNCTION app.keep_failure(org uuid, channel text, account uuid, why text,
     returning id
   $$;
 
+CREATE FUNCTION app.keep_invitation_token(invitation uuid, hash bytea) RETURNS TABLE(outcome text, id uuid, email text, role text, permissions jsonb, invited_by uuid, expires_at timestamp with time zone, created_at timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  declare
+    i public.invitations;
+    is_new boolean;
+  begin
+    if not app.may_any('{can_manage_team}') then
+      raise exception using errcode = '42501', message = 'Inviting needs can_manage_team';
+    end if;
+    select * into i from public.invitations x where x.organization_id = app.org() and x.id = invitation for no key update;
+    if not found then
+      return;
+    end if;
+    if app.rank_of(app.ctx() ->> 'role') < app.rank_of(i.role) then
+      raise exception using errcode = '42501', message = 'You cannot invite to a role above your own';
+    end if;
+    is_new := not exists (select from app.invitation_tokens t where t.organization_id = i.organization_id and t.invitation_id = i.id);
+    if i.accepted_at is not null or i.revoked_at is not null then
+      return query select 'settled', i.id, i.email, i.role, i.permissions, i.invited_by, i.expires_at, i.created_at;
+      return;
+    end if;
+    if not is_new and i.updated_at > clock_timestamp() - interval '1 minute' then
+      return query select 'too_soon', i.id, i.email, i.role, i.permissions, i.invited_by, i.expires_at, i.created_at;
+      return;
+    end if;
+    insert into app.invitation_tokens as t (organization_id, invitation_id, token_hash) values (i.organization_id, i.id, hash)
+    on conflict (organization_id, invitation_id) do update set token_hash = excluded.token_hash;
+    if not is_new then
+      update public.invitations x set expires_at = now() + interval '7 days' where x.organization_id = i.organization_id and x.id = i.id returning * into i;
+    end if;
+    return query select 'sent', i.id, i.email, i.role, i.permissions, i.invited_by, i.expires_at, i.created_at;
+  end $$;
+
 CREATE FUNCTION app.keep_key() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1539,6 +1798,21 @@ CREATE FUNCTION app.keep_key() RETURNS trigger
       raise exception using errcode = '42501', message = 'id and organization_id cannot be changed';
     end if;
     return new;
+  end $$;
+
+CREATE FUNCTION app.keep_last_owner() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if app.ctx() is null then
+      return old;                                        -- the operator, who knows
+    end if;
+    perform from public.organizations o where o.id = old.organization_id for no key update;
+    if found and not exists (select from public.memberships m where m.organization_id = old.organization_id and m.role = 'OWNER' and m.is_active and m.user_id <> old.user_id) then
+      raise exception using errcode = '42501', message = 'The last owner cannot leave or step down';
+    end if;
+    return old;
   end $$;
 
 CREATE FUNCTION app.keep_provider_media(org uuid, file uuid, account uuid, id text, lasts interval) RETURNS void
@@ -1568,9 +1842,8 @@ CREATE FUNCTION app.keep_secrets(owner_table text, items jsonb) RETURNS void
       from jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb)
      cross join lateral jsonb_each_text(i.secrets) e
     on conflict (organization_id, owner_table, owner_id, name) do update set ciphertext = excluded.ciphertext, updated_at = now();
-    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details)
-    select i.organization_id, app.ctx() ->> 'kind', app.current_user_id(), 'secrets.written', keep_secrets.owner_table, i.owner_id,
-           jsonb_build_object('names', (select coalesce(jsonb_agg(k), '[]') from jsonb_object_keys(i.secrets) k))
+    perform app.note_deed(i.organization_id, 'secrets.written', keep_secrets.owner_table, i.owner_id,
+           jsonb_build_object('names', (select coalesce(jsonb_agg(k), '[]') from jsonb_object_keys(i.secrets) k)))
       from jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb) where i.secrets <> '{}';
   end $$;
 
@@ -1589,13 +1862,31 @@ CREATE FUNCTION app.keep_upload(new_key text, new_sha256 text, new_bytes bigint,
     return made;
   end $$;
 
-CREATE FUNCTION app.key_used(org uuid, key_id uuid) RETURNS void
+CREATE FUNCTION app.keys_used(orgs uuid[], key_ids uuid[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     update public.api_keys k set last_used_at = now()
-     where k.organization_id = org and k.id = key_id and (k.last_used_at is null or k.last_used_at < now() - interval '10 minutes')
+      from (select u.org, u.id from unnest(orgs, key_ids) u (org, id) order by u.org, u.id) used
+     where k.organization_id = used.org and k.id = used.id and (k.last_used_at is null or k.last_used_at < now() - interval '10 minutes')
   $$;
+
+CREATE FUNCTION app.leave_organization() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    org uuid := app.org();
+    member uuid := app.current_user_id();
+    caller jsonb := app.ctx();
+  begin
+    if org is null or member is null then
+      raise exception using errcode = '42501', message = 'Only a member can leave';
+    end if;
+    perform app.act_as_user(org, member, caller ->> 'ip', caller ->> 'request');
+    update public.memberships m set is_active = false where m.organization_id = org and m.user_id = member;
+    perform set_config('hub.ctx', caller::text, true);
+  end $$;
 
 CREATE FUNCTION app.limit_event_rows() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1681,6 +1972,27 @@ CREATE FUNCTION app.mark_sending(token uuid, message_ids uuid[], margin interval
     returning o.message_id
   $$;
 
+CREATE FUNCTION app.masked(value jsonb, name text DEFAULT ''::text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+  begin
+    case jsonb_typeof(value)
+      when 'object' then return (select coalesce(jsonb_object_agg(e.key, app.masked(e.value, e.key)), '{}') from jsonb_each(value) e);
+      when 'array' then
+        if octet_length(value::text) > 2000 then
+          return to_jsonb(format('(%s items)', jsonb_array_length(value)));
+        end if;
+        return (select coalesce(jsonb_agg(app.masked(e, name)), '[]') from jsonb_array_elements(value) e);
+      when 'string', 'number' then
+        if lower(regexp_replace(name, '([a-z0-9])([A-Z])', '\1_\2', 'g'))
+             ~ '(^|_)(token|secret|password|passphrase|pin|api_key|private_key|authorization|credentials?)$' then
+          return '"********"';
+        end if;
+        return case when octet_length(value::text) > 2000 then to_jsonb(format('(%s characters)', length(value #>> '{}'))) else value end;
+      else return value;
+    end case;
+  end $_$;
+
 CREATE FUNCTION app.may_any(permissions text[]) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select coalesce(nullif(current_setting('hub.ctx', true), '')::jsonb -> 'permissions' ?| permissions, false) $$;
@@ -1723,6 +2035,21 @@ CREATE FUNCTION app.mirror_identities() RETURNS trigger
     return null;
   end $$;
 
+CREATE FUNCTION app.mirror_teams() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    org uuid := case tg_op when 'DELETE' then old.organization_id else new.organization_id end;
+    member uuid := case tg_op when 'DELETE' then old.user_id else new.user_id end;
+  begin
+    perform from public.memberships m where m.organization_id = org and m.user_id = member for no key update;   -- the next look sees what others have done
+    update public.memberships m set team_ids = t.ids
+      from (select coalesce(array_agg(x.team_id order by x.team_id), '{}') as ids from public.team_members x where x.organization_id = org and x.user_id = member) t
+     where m.organization_id = org and m.user_id = member and m.team_ids is distinct from t.ids;
+    return null;
+  end $$;
+
 CREATE FUNCTION app.named_by(scheme text, value text, name text) RETURNS TABLE(first_name text, last_name text, phones text[], emails text[])
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -1730,6 +2057,28 @@ CREATE FUNCTION app.named_by(scheme text, value text, name text) RETURNS TABLE(f
            case when scheme in ('wa_id', 'phone_e164') then array['+' || ltrim(value, '+')] else '{}' end,
            case when scheme = 'email' then array[value] else '{}' end
   $$;
+
+CREATE FUNCTION app.note_deed(org uuid, deed text, on_table text, on_id uuid, what jsonb DEFAULT '{}'::jsonb) RETURNS void
+    LANGUAGE sql
+    AS $$
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details, ip, request_id)
+    select org, coalesce(c.ctx ->> 'actor', case c.ctx ->> 'kind' when 'service' then 'operator' else c.ctx ->> 'kind' end, 'system'),
+           coalesce(c.ctx ->> 'actor_id', c.ctx ->> 'key', c.ctx ->> 'user')::uuid, deed, on_table, on_id,
+           what || case when c.ctx ->> 'cause' is not null then jsonb_build_object('cause', c.ctx ->> 'cause') else '{}' end,
+           case when pg_input_is_valid(c.ctx ->> 'ip', 'inet') then (c.ctx ->> 'ip')::inet end, c.ctx ->> 'request'
+      from (select app.ctx() as ctx) c
+  $$;
+
+CREATE FUNCTION app.note_export(what text, how jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if app.org() is null then
+      raise exception using errcode = '42501', message = 'Only members and keys of an organization export';
+    end if;
+    perform app.note_deed(app.org(), what || '.exported', what, null, how);
+  end $$;
 
 CREATE FUNCTION app.note_opt_out(org uuid, schemes text[], ids text[], why text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1742,6 +2091,18 @@ CREATE FUNCTION app.note_opt_out(org uuid, schemes text[], ids text[], why text)
     update public.contacts c set opt_in_status = false
      where c.organization_id = org and c.id = app.contact_by_identities(org, schemes, ids) and c.opt_in_status is distinct from false;
   end $$;
+
+CREATE FUNCTION app.note_refusals(items jsonb) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details, ip, request_id)
+    select i.organization_id, i.kind, i.actor_id, 'access.refused', i.target_table, i.target_id,
+           jsonb_strip_nulls(jsonb_build_object('what', i.what, 'reason', i.reason)),
+           case when pg_input_is_valid(i.ip, 'inet') then i.ip::inet end, i.request
+      from jsonb_to_recordset(items) i (organization_id uuid, kind text, actor_id uuid, what text, reason text, target_table text, target_id uuid, ip text, request text)
+     where exists (select from public.organizations o where o.id = i.organization_id)
+  $$;
 
 CREATE FUNCTION app.open_session(member uuid, web boolean, agent text, address inet, first_hash bytea, request text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1968,6 +2329,10 @@ CREATE FUNCTION app.raise_status(m public.messages, new_provider_id text, new_st
     return true;
   end $$;
 
+CREATE FUNCTION app.rank_of(role text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select case role when 'OWNER' then 3 when 'ADMIN' then 2 else 1 end $$;
+
 CREATE FUNCTION app.read_events(org uuid, after bigint, max_rows integer) RETURNS TABLE(seq bigint, table_name text, frame text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2141,6 +2506,16 @@ CREATE FUNCTION app.record_message(item jsonb) RETURNS TABLE(id uuid, conversati
     returning m.id, m.conversation_id, m.contact_id;
   end $$;
 
+CREATE FUNCTION app.refuse_invitation(hash bytea, reason text, ip text, request text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into public.audit_log (organization_id, actor_kind, action, target_table, target_id, details, ip, request_id)
+    select i.organization_id, 'anon', 'invitation.refused', 'invitations', i.invitation_id, jsonb_build_object('reason', reason),
+           case when pg_input_is_valid(refuse_invitation.ip, 'inet') then refuse_invitation.ip::inet end, request
+      from app.invitation_tokens i where i.token_hash = hash
+  $$;
+
 CREATE FUNCTION app.refuse_kept_columns() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -2182,6 +2557,30 @@ CREATE FUNCTION app.resume_floor(org uuid, keep interval) RETURNS bigint
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ select coalesce((select min(e.seq) from app.events e where e.organization_id = org and e.at > now() - keep),
                         (select max(e.seq) from app.events e where e.organization_id = org), 0) $$;
+
+CREATE FUNCTION app.retire_api_key(key_id uuid, overlap interval) RETURNS TABLE(name text, permissions jsonb, expires_at timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  begin
+    if not (app.may_any('{can_manage_settings}') and app.role_in('{OWNER,ADMIN}')) then
+      raise exception using errcode = '42501', message = 'Making keys needs can_manage_settings';
+    end if;
+    return query
+    update public.api_keys k set expires_at = least(k.expires_at, now() + overlap)
+      from (select o.id, o.expires_at as earlier from public.api_keys o where o.organization_id = app.org() and o.id = key_id for no key update) was
+     where k.organization_id = app.org() and k.id = was.id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())
+    returning k.name, k.permissions, k.expires_at;
+  end $$;
+
+CREATE FUNCTION app.role_defaults(role text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case role
+      when 'AGENT' then '{can_access_crm,can_send_messages,can_read_messages}'::text[]
+      else '{can_access_crm,can_access_pm,can_manage_team,can_manage_settings,can_send_messages,can_read_messages}' end
+  $$;
 
 CREATE FUNCTION app.role_in(roles text[]) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2512,17 +2911,31 @@ CREATE FUNCTION app.stream_key(org uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select hashtextextended('stream:' || org, 0) $$;
 
-CREATE FUNCTION app.switch_organization(session uuid, member uuid, org uuid) RETURNS boolean
-    LANGUAGE sql SECURITY DEFINER
+CREATE FUNCTION app.switch_organization(session uuid, member uuid, org uuid, ip text, request text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    with moved as (
-      update auth.sessions s set organization_id = org
-       where s.id = session and s.user_id = member and s.revoked_at is null
-         and exists (select from public.memberships m where m.organization_id = org and m.user_id = member and m.is_active)
-      returning 1)
-    select exists (select from moved)
-  $$;
+  declare
+    earlier uuid;
+  begin
+    select s.organization_id into earlier from auth.sessions s where s.id = session and s.user_id = member and s.revoked_at is null for no key update;
+    if not found then
+      return false;
+    end if;
+    if not exists (select from public.memberships m where m.organization_id = org and m.user_id = member and m.is_active) then
+      if earlier is not null then
+        perform app.act_as_user(earlier, member, ip, request);
+        perform app.note_deed(earlier, 'access.refused', 'organizations', null, '{"what": "switch-organization", "reason": "no member there"}');
+      end if;
+      return false;
+    end if;
+    if earlier is distinct from org then
+      update auth.sessions s set organization_id = org where s.id = session;
+      perform app.act_as_user(org, member, ip, request);
+      perform app.note_deed(org, 'session.entered', 'sessions', session, '{}');
+    end if;
+    return true;
+  end $$;
 
 CREATE FUNCTION app.take_media(file uuid) RETURNS SETOF public.media_files
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2707,11 +3120,14 @@ CREATE FUNCTION app.write_profile() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
   begin
+    if row(new.id, new.organization_id, new.email) is distinct from row(old.id, old.organization_id, old.email) then
+      raise exception using errcode = '42501', message = 'id, organization_id and email of a profile cannot be changed';
+    end if;
     update public.memberships m
        set role = new.role, first_name = new.first_name, last_name = new.last_name, avatar_url = new.avatar_url,
            is_active = new.is_active, availability = new.availability
      where m.organization_id = old.organization_id and m.user_id = old.id
-     returning m.updated_at, m.version into new.updated_at, new.version;
+     returning m.role, m.updated_at, m.version into new.role, new.updated_at, new.version;
     if not found then
       return null;
     end if;
@@ -3647,6 +4063,7 @@ CREATE TABLE public.memberships (
     can_manage_settings boolean DEFAULT false NOT NULL,
     can_send_messages boolean DEFAULT true NOT NULL,
     can_read_messages boolean DEFAULT true NOT NULL,
+    visibility text DEFAULT 'all'::text NOT NULL,
     team_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
     availability text DEFAULT 'online'::text NOT NULL,
     preferences jsonb DEFAULT '{}'::jsonb NOT NULL,
@@ -3655,7 +4072,8 @@ CREATE TABLE public.memberships (
     version integer DEFAULT 1 NOT NULL,
     CONSTRAINT memberships_availability_check CHECK ((availability = ANY (ARRAY['online'::text, 'away'::text, 'offline'::text]))),
     CONSTRAINT memberships_owner_check CHECK (((role <> 'OWNER'::text) OR (can_access_crm AND can_access_pm AND can_manage_team AND can_manage_settings AND can_send_messages AND can_read_messages))),
-    CONSTRAINT memberships_role_check CHECK ((role = ANY (ARRAY['OWNER'::text, 'ADMIN'::text, 'AGENT'::text])))
+    CONSTRAINT memberships_role_check CHECK ((role = ANY (ARRAY['OWNER'::text, 'ADMIN'::text, 'AGENT'::text]))),
+    CONSTRAINT memberships_visibility_check CHECK ((visibility = ANY (ARRAY['all'::text, 'team'::text, 'mine'::text])))
 );
 ALTER TABLE ONLY public.memberships ALTER COLUMN organization_id SET (n_distinct=-0.02);
 
@@ -3709,8 +4127,10 @@ CREATE TABLE public.organizations (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     version integer DEFAULT 1 NOT NULL,
     CONSTRAINT organizations_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT organizations_locale_check CHECK ((locale ~ '^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$'::text)),
     CONSTRAINT organizations_name_check CHECK (((length(name) >= 1) AND (length(name) <= 200))),
-    CONSTRAINT organizations_settings_check CHECK ((jsonb_typeof(settings) = 'object'::text))
+    CONSTRAINT organizations_settings_check CHECK ((jsonb_typeof(settings) = 'object'::text)),
+    CONSTRAINT organizations_suit_id_check CHECK (((length(suit_id) >= 1) AND (length(suit_id) <= 200)))
 );
 
 ALTER TABLE ONLY public.organizations FORCE ROW LEVEL SECURITY;
@@ -4363,19 +4783,77 @@ CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.invitations FOR EACH ROW 
 
 CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.media_files FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('storage_key', 'sha256', 'provider_ref');
 
+CREATE TRIGGER admit BEFORE UPDATE ON public.memberships FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('email', 'team_ids', 'user_id');
+
 CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.messages FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.guard_message();
 
 CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.tasks FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('cause', 'reminded_at');
 
 CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.webhooks FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('state', 'paused_reason', 'last_success_at', 'last_failure_at', 'secret_rotated_at');
 
+CREATE TRIGGER admit_change BEFORE UPDATE ON public.invitations FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('expires_at', 'email', 'invited_by');
+
 CREATE TRIGGER announce_media BEFORE INSERT ON public.messages FOR EACH ROW WHEN (((new.metadata ? 'media'::text) AND (new.provider_message_id IS NOT NULL) AND (CURRENT_USER = 'hub_writer'::name))) EXECUTE FUNCTION app.announce_media();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.api_keys FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row('last_used_at');
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.automation_rules FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.bot_flows FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.business_hours FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.campaigns FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row('started_at', 'finished_at', 'forecast');
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.channel_accounts FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row('health', 'last_inbound_at', 'last_error', 'last_error_at');
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.custom_field_definitions FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.invitations FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.memberships FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row('team_ids', 'availability', 'preferences');
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.organizations FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.pipelines FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.sla_policies FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.subscriptions FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.suppressions FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.team_members FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.teams FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.templates FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row();
+
+CREATE TRIGGER audit AFTER INSERT OR DELETE OR UPDATE ON public.webhooks FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_row('last_success_at', 'last_failure_at');
+
+CREATE TRIGGER audit_deleted AFTER DELETE ON public.companies REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_deleted();
+
+CREATE TRIGGER audit_deleted AFTER DELETE ON public.contacts REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_deleted();
+
+CREATE TRIGGER audit_deleted AFTER DELETE ON public.conversations REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_deleted();
+
+CREATE TRIGGER audit_deleted AFTER DELETE ON public.deals REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_deleted();
+
+CREATE TRIGGER audit_deleted AFTER DELETE ON public.milestones REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_deleted();
+
+CREATE TRIGGER audit_deleted AFTER DELETE ON public.notes REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_deleted();
+
+CREATE TRIGGER audit_deleted AFTER DELETE ON public.projects REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_deleted();
+
+CREATE TRIGGER audit_deleted AFTER DELETE ON public.tasks REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.audit_deleted();
 
 CREATE TRIGGER bury BEFORE UPDATE OF deleted_at ON public.messages FOR EACH ROW WHEN (((new.deleted_at IS NOT NULL) AND (old.deleted_at IS NULL))) EXECUTE FUNCTION app.bury_message();
 
 CREATE TRIGGER bury_deleted BEFORE DELETE ON public.messages FOR EACH ROW WHEN ((CURRENT_USER = ANY (ARRAY['authenticated'::name, 'service_role'::name]))) EXECUTE FUNCTION app.bury_message();
 
 CREATE TRIGGER bury_media AFTER UPDATE OF deleted_at ON public.messages FOR EACH ROW WHEN (((new.deleted_at IS NOT NULL) AND (old.deleted_at IS NULL))) EXECUTE FUNCTION app.bury_media();
+
+CREATE TRIGGER checked BEFORE INSERT OR UPDATE ON public.organizations FOR EACH ROW EXECUTE FUNCTION app.check_organization();
 
 CREATE TRIGGER closed_at BEFORE INSERT OR UPDATE ON public.conversations FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.conversation_closed_at();
 
@@ -4423,9 +4901,17 @@ CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.templa
 
 CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.webhooks DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.emit();
 
+CREATE TRIGGER ended AFTER UPDATE OF is_active ON public.memberships FOR EACH ROW WHEN ((old.is_active AND (NOT new.is_active))) EXECUTE FUNCTION app.end_membership();
+
 CREATE TRIGGER enqueue_media AFTER INSERT ON public.messages FOR EACH ROW WHEN (((new.metadata ? 'media'::text) AND (new.provider_message_id IS NOT NULL) AND (CURRENT_USER = 'hub_writer'::name))) EXECUTE FUNCTION app.enqueue_media();
 
 CREATE TRIGGER forget_events AFTER DELETE ON public.organizations FOR EACH ROW EXECUTE FUNCTION app.forget_events();
+
+CREATE TRIGGER forget_secret AFTER UPDATE OF revoked_at ON public.api_keys FOR EACH ROW WHEN ((new.revoked_at IS NOT NULL)) EXECUTE FUNCTION app.forget_secret();
+
+CREATE TRIGGER forget_secret AFTER UPDATE OF revoked_at ON public.invitations FOR EACH ROW WHEN ((new.revoked_at IS NOT NULL)) EXECUTE FUNCTION app.forget_secret();
+
+CREATE TRIGGER gone AFTER DELETE ON public.memberships FOR EACH ROW EXECUTE FUNCTION app.end_membership();
 
 CREATE TRIGGER grants BEFORE INSERT OR UPDATE ON public.api_keys FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.guard_grants();
 
@@ -4518,6 +5004,8 @@ CREATE TRIGGER keep_key BEFORE UPDATE ON public.templates FOR EACH ROW WHEN ((CU
 CREATE TRIGGER keep_key BEFORE UPDATE ON public.webhook_deliveries FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.keep_key();
 
 CREATE TRIGGER keep_key BEFORE UPDATE ON public.webhooks FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.keep_key();
+
+CREATE TRIGGER keep_last_owner BEFORE DELETE ON public.memberships FOR EACH ROW WHEN (((old.role = 'OWNER'::text) AND old.is_active)) EXECUTE FUNCTION app.keep_last_owner();
 
 CREATE TRIGGER limit_deletes AFTER DELETE ON public.api_keys REFERENCING OLD TABLE AS changed FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.limit_event_rows();
 
@@ -4648,6 +5136,8 @@ CREATE TRIGGER limit_updates AFTER UPDATE ON public.webhooks REFERENCING NEW TAB
 CREATE TRIGGER mirror_changed AFTER UPDATE OF phones, emails ON public.contacts FOR EACH ROW WHEN (((new.phones <> old.phones) OR (new.emails <> old.emails))) EXECUTE FUNCTION app.mirror_identities();
 
 CREATE TRIGGER mirror_new AFTER INSERT ON public.contacts FOR EACH ROW WHEN (((CURRENT_USER <> 'hub_writer'::name) AND ((new.phones <> '{}'::text[]) OR (new.emails <> '{}'::text[])))) EXECUTE FUNCTION app.mirror_identities();
+
+CREATE TRIGGER mirror_teams AFTER INSERT OR DELETE ON public.team_members FOR EACH ROW EXECUTE FUNCTION app.mirror_teams();
 
 CREATE TRIGGER own_media AFTER INSERT ON public.messages FOR EACH ROW WHEN (((new.metadata ? 'media'::text) AND (CURRENT_USER <> 'hub_writer'::name))) EXECUTE FUNCTION app.own_media();
 
@@ -5571,7 +6061,7 @@ ALTER TABLE public.saved_views ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY service ON public.api_keys TO service_role USING (true) WITH CHECK (true);
 
-CREATE POLICY service ON public.audit_log TO service_role USING (true) WITH CHECK (true);
+CREATE POLICY service ON public.audit_log FOR SELECT TO service_role USING (true);
 
 CREATE POLICY service ON public.automation_rule_versions TO service_role USING (true) WITH CHECK (true);
 

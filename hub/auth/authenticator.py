@@ -81,6 +81,10 @@ class _Remembered(Generic[T]):
         self._answers.pop(key, None)
         self._asking.pop(key, None)
 
+    def forget_if(self, is_stale: Callable[[T], bool]) -> None:
+        for key in [key for key, (_, answer) in self._answers.items() if is_stale(answer)]:
+            self.forget(key)
+
 
 class SessionState(msgspec.Struct, frozen=True):
     """app.session_state's row."""
@@ -111,8 +115,8 @@ class Authenticator:
         self._verified: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._ring: Keyring | None = None
         self._ring_read = 0.0
-        self._uses: set[asyncio.Task[None]] = set()
-        self._last_use: dict[UUID, float] = {}
+        #: Told of each use of a key; see hub/auth/notes.py.
+        self.on_use: Callable[[UUID, UUID], None] = _unnoted
 
     async def keyring(self) -> Keyring:
         """The deployment's keys, read once. Raises Unavailable while the database is away."""
@@ -165,7 +169,7 @@ class Authenticator:
             raise InvalidApiKey("This API key is not valid")
         if state.expires_at is not None and state.expires_at <= clock.now_s():
             raise InvalidApiKey("This API key has expired")
-        self._note_use(state)
+        self.on_use(state.organization_id, state.key_id)
         return Principal(
             kind="key",
             organization_id=state.organization_id,
@@ -214,6 +218,17 @@ class Authenticator:
         """It changed just now in this process; the others learn of it within FRESH_S."""
         self._sessions.forget(session_id)
 
+    def forget_key(self, key_id: UUID) -> None:
+        """It ended just now in this process; the others learn of it within FRESH_S."""
+        self._keys.forget(key_id)
+        self._keys.forget_if(lambda state: state is not None and state.key_id == key_id)
+
+    def forget_member(self, organization_id: UUID, user_id: UUID) -> None:
+        """His sessions in the organization are asked about anew."""
+        self._sessions.forget_if(
+            lambda s: s is not None and s.user_id == user_id and s.organization_id == organization_id
+        )
+
     async def _ask_session(self, session_id: UUID) -> SessionState | None:
         async with self._db.connection("api") as conn:
             row = await conn.fetchrow(q.session_state, session_id)
@@ -255,23 +270,9 @@ class Authenticator:
             self._verified.popitem(last=False)
         return claims
 
-    def _note_use(self, state: _KeyState) -> None:
-        """Best effort, aside from the request."""
-        now = time.monotonic()
-        if now - self._last_use.get(state.key_id, -1e9) < 600:
-            return
-        self._last_use[state.key_id] = now
 
-        async def note() -> None:
-            try:
-                async with self._db.connection("api") as conn:
-                    await conn.execute(q.key_used, state.organization_id, state.key_id)
-            except Exception as error:
-                log.info("api_key.use_not_noted", error=type(error).__name__)
-
-        task = asyncio.create_task(note())
-        self._uses.add(task)
-        task.add_done_callback(self._uses.discard)
+def _unnoted(organization_id: UUID, key_id: UUID) -> None:
+    """Nobody keeps notes here."""
 
 
 def _key_state(row: Mapping[str, Any]) -> _KeyState:

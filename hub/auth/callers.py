@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
 import structlog
 from aiohttp import web
 
 from hub.auth.apikeys import is_key
 from hub.auth.authenticator import Authenticator
-from hub.domain.principal import Principal
-from hub.edge import counted_address
+from hub.domain.principal import ANON, Principal
+from hub.edge import client_address, counted_address
 from hub.errors import AuthenticationFailed, InvalidApiKey
-from hub.resources import ALLOWANCE, AUTH, PRINCIPAL, RATE, SETTINGS
+from hub.resources import ALLOWANCE, AUTH, NOTES, PRINCIPAL, RATE, REQUEST_ID, SETTINGS
 
 Surface = Literal["rest", "functions"]
 
@@ -53,6 +54,8 @@ async def identify(request: web.Request) -> Principal:
         if not is_key(external.strip()):
             raise InvalidApiKey("This API key is not valid")
         principal = await auth.principal_of_key(external.strip())
+        if token is not None:
+            await _beside(auth, token, principal, request)
     elif token is not None:
         principal = await auth.principal_of_token(token)
         if project is not None and project != token:
@@ -65,10 +68,29 @@ async def identify(request: web.Request) -> Principal:
             hint="Send `Authorization: Bearer <token>` or `X-API-Key: cg_…`",
             rest_code="PGRST302",
         )
+    principal = msgspec.structs.replace(
+        principal, address=client_address(request, request.app[SETTINGS]), request_id=request[REQUEST_ID]
+    )
     request[PRINCIPAL] = principal
     if principal.organization_id is not None:
         structlog.contextvars.bind_contextvars(organization_id=str(principal.organization_id))
     return principal
+
+
+async def _beside(auth: Authenticator, token: str, key: Principal, request: web.Request) -> None:
+    """A bearer token beside an organization's key: one of the project's keys, that key itself, or a member's
+    of the same organization. Raises AuthenticationFailed or InvalidApiKey, and tells the organization of the
+    member who came with another's key."""
+    bearer_of = await auth.principal_of_token(token)
+    if bearer_of.organization_id not in (None, key.organization_id):
+        request.app[NOTES].refused(
+            bearer_of,
+            "X-API-Key",
+            "key of another organization",
+            address=client_address(request, request.app[SETTINGS]),
+            request_id=request[REQUEST_ID],
+        )
+        raise InvalidApiKey("This API key belongs to another organization than the bearer token")
 
 
 async def _project(auth: Authenticator, key: str) -> Principal:
@@ -100,3 +122,20 @@ async def admit(request: web.Request, surface: Surface) -> Principal:
     if refusal is not None:
         raise refusal
     return principal
+
+
+async def admit_anyone(request: web.Request, surface: Surface) -> Principal:
+    """``admit``, also for those who bring no credential at all."""
+    if any(name in request.headers for name in ("Authorization", "X-API-Key", "apikey")) or (
+        "apikey" in request.query
+    ):
+        return await admit(request, surface)
+    settings = request.app[SETTINGS]
+    request[ALLOWANCE], refusal = await request.app[RATE].hit(
+        "address", counted_address(request, settings), settings.rate_address
+    )
+    if refusal is not None:
+        raise refusal
+    return msgspec.structs.replace(
+        ANON, address=client_address(request, settings), request_id=request[REQUEST_ID]
+    )

@@ -44,8 +44,12 @@ class Accounts:
         self._db, self._settings, self._auth, self._passwords = db, settings, auth, passwords
 
     async def sign_in(self, email: str, password: str, caller: Caller) -> dict[str, Any]:
-        """A session document. Raises AuthRefusal, RateLimited, Unavailable; failures count against account
-        and network."""
+        """A session document. Raises what ``prove`` raises."""
+        return await self.open(await self.prove(email, password, caller), caller)
+
+    async def prove(self, email: str, password: str, caller: Caller) -> UUID:
+        """The user who has this address and password. Raises AuthRefusal, RateLimited, Unavailable; failures
+        count against account and network."""
         account = email.strip().lower()
         if not account or not password:
             raise AuthRefusal("validation_failed", "email and password are required")
@@ -74,7 +78,8 @@ class Accounts:
             raise AuthRefusal("email_not_confirmed", "Email not confirmed")
         async with self._db.connection("api") as conn:
             await conn.execute(q.sign_in_succeeded, account, caller.network)
-        return await self.open(user["id"], caller)
+        found: UUID = user["id"]
+        return found
 
     async def _refused(self, account: str, caller: Caller, reason: str) -> None:
         """Count it, and tell the organizations of the user, if there is one, in their audit logs."""

@@ -74,13 +74,15 @@ def _condition(table: str, need: Need) -> str:
 def _table(table: str) -> str:
     rules = RULES[table]
     t = f"public.{table}"
+    appended = table in APPEND_ONLY
     lines = [
         f"\nalter table {t} enable row level security, force row level security;",
         f"revoke all on {t} from public, anon, authenticated, service_role, hub_runtime, hub_writer;",
         f"grant select on {t} to anon, authenticated;",
-        f"grant select, insert, update, delete on {t} to service_role;",
+        f"grant {'select' if appended else 'select, insert, update, delete'} on {t} to service_role;",
         f"create policy owner on {t} to hub_owner using (true) with check (true);",
-        f"create policy service on {t} to service_role using (true) with check (true);",
+        f"create policy service on {t} {'for select ' if appended else ''}to service_role "
+        f"using (true){'' if appended else ' with check (true)'};",
         f"create policy read on {t} for select to authenticated using ({_condition(table, rules.read)});",
     ]
     for verb, clause in (
@@ -99,6 +101,8 @@ def _table(table: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+#: What definer functions and triggers write, and no role of the runtime's: not the operator's key either.
+APPEND_ONLY = ("audit_log",)
 #: What app.ingest_many touches as hub_writer.
 WRITTEN_IN_SETS = ("contacts", "contact_identities", "conversations", "messages")
 

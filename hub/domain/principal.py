@@ -11,6 +11,7 @@ from hub.domain.permissions import PERMISSIONS
 
 Kind = Literal["anon", "user", "key", "worker", "system", "service"]
 DbRole = Literal["anon", "authenticated", "service_role"]
+Actor = Literal["rule", "flow", "campaign"]
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,12 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     claims: dict[str, Any] = {}
     cause_id: UUID | None = None
     depth: int = 0
+    #: Where the request came from, for the audit log.
+    address: str | None = None
+    request_id: str | None = None
+    #: In whose name a worker acts: the rule, flow or campaign.
+    actor: Actor | None = None
+    actor_id: UUID | None = None
 
     @property
     def db_role(self) -> DbRole:
@@ -37,7 +44,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     def context(self) -> dict[str, Any]:
         """What `hub.ctx` says of the caller (sql/migrations/0001_foundation.sql)."""
-        return {
+        found: dict[str, Any] = {
             "org": self.organization_id,
             "user": self.user_id,
             "role": self.role,
@@ -46,13 +53,28 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
             "cause": self.cause_id,
             "depth": self.depth,
         }
+        for name, value in (
+            ("key", self.key_id), ("ip", self.address), ("request", self.request_id),
+            ("actor", self.actor), ("actor_id", self.actor_id),
+        ):  # fmt: skip
+            if value is not None:
+                found[name] = value
+        return found
 
 
 ANON = Principal(kind="anon")
 
 
-def worker_for(organization_id: UUID, *, cause_id: UUID | None = None, depth: int = 0) -> Principal:
-    """A worker acting inside one organization, with every permission there and none elsewhere."""
+def worker_for(
+    organization_id: UUID,
+    *,
+    cause_id: UUID | None = None,
+    depth: int = 0,
+    actor: Actor | None = None,
+    actor_id: UUID | None = None,
+) -> Principal:
+    """A worker acting inside one organization, with every permission there and none elsewhere. The audit log
+    names the ``actor`` whose work it does."""
     return Principal(
         kind="worker",
         organization_id=organization_id,
@@ -60,4 +82,6 @@ def worker_for(organization_id: UUID, *, cause_id: UUID | None = None, depth: in
         permissions=frozenset(PERMISSIONS),
         cause_id=cause_id,
         depth=depth,
+        actor=actor,
+        actor_id=actor_id,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -11,10 +12,12 @@ from aiohttp import web
 from hub.db.tenancy import acting_as, in_turn
 from hub.domain.permissions import Permission
 from hub.domain.principal import Principal
-from hub.errors import AuthenticationFailed, InsufficientPermissions
+from hub.errors import AuthenticationFailed, InsufficientPermissions, invalid
 from hub.idempotency import REPLAYED, Once
 from hub.resources import DB
 
+#: Controls, and marks that turn the direction of what follows: neither belongs into a name. Joiners do.
+_UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _encode = msgspec.json.Encoder(uuid_format="canonical").encode
 
 
@@ -36,6 +39,29 @@ def require_permission(principal: Principal, permission: Permission) -> None:
             details={"missing": [permission]},
             hint="Ask an administrator of your organization",
         )
+
+
+def require_member(principal: Principal) -> None:
+    """Raises AuthenticationFailed for keys and everybody else who is no signed-in member."""
+    require_organization(principal)
+    if principal.user_id is None:
+        raise AuthenticationFailed("Only a signed-in member can do this")
+
+
+def require_role(principal: Principal, deed: str) -> None:
+    """Raises InsufficientPermissions for everybody but owners and administrators."""
+    if principal.role not in ("OWNER", "ADMIN"):
+        raise InsufficientPermissions(f"Only owners and administrators {deed}", details={"missing": []})
+
+
+def plain_text(field: str, given: str | None, longest: int) -> str:
+    """One line of text, trimmed. Raises ValidationFailed."""
+    text = (given or "").strip()
+    if not text:
+        raise invalid(field, f"{field} is required")
+    if len(text) > longest or _UNSEEN.search(text):
+        raise invalid(field, f"must have at most {longest} characters, none of them control characters")
+    return text
 
 
 async def once(

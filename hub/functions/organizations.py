@@ -1,34 +1,31 @@
-"""Organizations and their keys: generate-api-key, list-organizations, switch-organization."""
+"""Organizations: list-organizations, create-organization, switch-organization, leave-organization. Their
+settings are a table's: /rest/v1/organizations."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
-from hub import clock
-from hub.auth.apikeys import hash_key, new_key, prefix_of
-from hub.bodies import JSON_BYTES, decode_json, json_response, read_body, read_json
-from hub.domain.permissions import PERMISSIONS
+from hub.bodies import json_response, read_body, read_json
 from hub.domain.principal import Principal
-from hub.errors import AuthenticationFailed, InsufficientPermissions, NotFound, invalid
-from hub.functions.calls import once, require_permission
+from hub.errors import AuthenticationFailed, Conflict, InsufficientPermissions, NotFound, invalid
+from hub.functions.calls import once, plain_text, require_member
 from hub.resources import AUTH, DB
 from sql import q
 
-_LONGEST_LIFE_DAYS: Final = 3650
-#: Those of the API document's sample.
-_DEFAULT_PERMISSIONS: Final = {"can_send_messages": True, "can_read_messages": False}
-_encode = msgspec.json.Encoder(uuid_format="canonical").encode
+#: Organizations one user may own. Whoever needs more asks the operator.
+_MOST_OWNED: Final = 20
 
 
-class _Generate(msgspec.Struct, forbid_unknown_fields=True):
+class _Create(msgspec.Struct, forbid_unknown_fields=True):
     name: str | None = None
-    expires_in_days: int | None = None
-    permissions: dict[str, bool] | None = None
+    timezone: str | None = None
+    locale: str | None = None
+    currency: str | None = None
+    suitId: str | None = None
 
 
 class _Switch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -36,60 +33,8 @@ class _Switch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     organization_id: UUID | None = None
 
 
-_generate = msgspec.json.Decoder(_Generate)
+_create = msgspec.json.Decoder(_Create)
 _switch = msgspec.json.Decoder(_Switch)
-
-
-async def generate_api_key(request: web.Request, principal: Principal) -> web.Response:
-    """A new key; its text is in this answer and nowhere else. A member cannot give a key what he may not do
-    himself."""
-    require_permission(principal, "can_manage_settings")
-    if principal.role not in ("OWNER", "ADMIN"):
-        raise InsufficientPermissions("Only owners and administrators make keys", details={"missing": []})
-    raw = await read_body(request, JSON_BYTES)
-    body = decode_json(raw, _generate, request.content_type)
-    name = (body.name or "").strip()
-    if not name:
-        raise invalid("name", "name is required")
-    if len(name) > 200 or "\x00" in name:
-        raise invalid("name", "must have at most 200 characters")
-    days = body.expires_in_days
-    if days is not None and not 1 <= days <= _LONGEST_LIFE_DAYS:
-        raise invalid("expires_in_days", f"must be from 1 to {_LONGEST_LIFE_DAYS}")
-    granted = body.permissions if body.permissions is not None else dict(_DEFAULT_PERMISSIONS)
-    for permission, value in granted.items():
-        if permission not in PERMISSIONS:
-            raise invalid(f"permissions.{permission}", f"must be one of {', '.join(PERMISSIONS)}")
-        if value and permission not in principal.permissions:
-            raise InsufficientPermissions(
-                "A key cannot have a permission that you lack", details={"missing": [permission]}
-            )
-    expires_at = clock.now() + timedelta(days=days) if days is not None else None
-    ring = await request.app[AUTH].keyring()
-    key = new_key()
-
-    async def work(conn: Any) -> Any:
-        row = await conn.fetchrow(
-            q.insert_api_key, name, prefix_of(key), _encode(granted).decode(), principal.user_id, expires_at
-        )
-        await conn.execute(q.keep_api_key_hash, row["id"], hash_key(ring.pepper, key))
-        return {
-            "success": True,
-            "api_key": key,
-            "key_info": {
-                "id": row["id"],
-                "name": row["name"],
-                "key_prefix": f"{row['key_prefix']}...",
-                "expires_at": row["expires_at"],
-                "created_at": row["created_at"],
-            },
-            "warning": "Save this API key now. You will not be able to see it again!",
-        }
-
-    if "Idempotency-Key" in request.headers:
-        # An answer that is kept would keep the key as well.
-        raise invalid("Idempotency-Key", "is not accepted here: the key is shown once")
-    return await once(request, principal, raw, work)
 
 
 async def list_organizations(request: web.Request, principal: Principal) -> web.Response:
@@ -114,6 +59,37 @@ async def list_organizations(request: web.Request, principal: Principal) -> web.
     return json_response({"organizations": found, "count": len(found)})
 
 
+async def create_organization(request: web.Request, principal: Principal) -> web.Response:
+    """A new organization, which the caller owns and whose session moves there."""
+    if principal.user_id is None:
+        raise AuthenticationFailed("Only a signed-in user makes organizations")
+    body = await read_json(request, _create)
+    name = plain_text("name", body.name, 200)
+    suit = None if body.suitId is None else plain_text("suitId", body.suitId, 200)
+    for field, value in (("timezone", body.timezone), ("locale", body.locale), ("currency", body.currency)):
+        if value is not None and (len(value) > 60 or not value.isascii() or not value.isprintable()):
+            raise invalid(field, "is none that is known")
+    async with request.app[DB].connection("api") as conn:
+        made = await conn.fetchval(
+            q.create_organization,
+            principal.user_id,
+            principal.session_id,
+            name,
+            body.timezone,
+            body.locale,
+            body.currency,
+            suit,
+            _MOST_OWNED,
+            principal.address,
+            principal.request_id,
+        )
+        if made is None:
+            raise Conflict(f"You own {_MOST_OWNED} organizations already")
+    if principal.session_id is not None:
+        request.app[AUTH].forget_session(principal.session_id)
+    return await _entered(request, principal.user_id, made, status=201)
+
+
 async def switch_organization(request: web.Request, principal: Principal) -> web.Response:
     """Move this session to another organization of its user: REST and sockets follow within five seconds, the
     next access token carries it."""
@@ -124,12 +100,28 @@ async def switch_organization(request: web.Request, principal: Principal) -> web
     if wanted is None:
         raise invalid("organizationId", "organizationId is required")
     async with request.app[DB].connection("api") as conn:
-        moved = await conn.fetchval(q.switch_organization, principal.session_id, principal.user_id, wanted)
-        rows = await conn.fetch(q.organizations_of, principal.user_id) if moved else []
+        moved = await conn.fetchval(
+            q.switch_organization,
+            principal.session_id,
+            principal.user_id,
+            wanted,
+            principal.address,
+            principal.request_id,
+        )
     if not moved:
         raise NotFound("No such organization")
     request.app[AUTH].forget_session(principal.session_id)
-    found = next(row for row in rows if row["id"] == wanted)
+    return await _entered(request, principal.user_id, wanted)
+
+
+async def _entered(
+    request: web.Request, user_id: UUID, organization_id: UUID, status: int = 200
+) -> web.Response:
+    async with request.app[DB].connection("api") as conn:
+        rows = await conn.fetch(q.organizations_of, user_id)
+    found = next((row for row in rows if row["id"] == organization_id), None)
+    if found is None:
+        raise NotFound("No such organization")  # taken away in between
     return json_response(
         {
             "success": True,
@@ -139,5 +131,25 @@ async def switch_organization(request: web.Request, principal: Principal) -> web
                 "suitId": found["suit_id"],
                 "role": found["role"],
             },
-        }
+        },
+        status,
     )
+
+
+async def leave_organization(request: web.Request, principal: Principal) -> web.Response:
+    """End one's own membership; its sessions and sockets end with it. The last owner stays."""
+    require_member(principal)
+    raw = await read_body(request)
+    if raw.strip() not in (b"", b"{}"):
+        raise invalid("body", "takes nothing: one leaves the organization that the session is in")
+    if principal.user_id is None:
+        raise InsufficientPermissions("Only a member can leave", details={"missing": []})
+
+    async def work(conn: Any) -> Any:
+        await conn.execute(q.leave_organization)
+        return {"success": True}
+
+    answer = await once(request, principal, raw, work)
+    assert principal.organization_id is not None
+    request.app[AUTH].forget_member(principal.organization_id, principal.user_id)
+    return answer

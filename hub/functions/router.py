@@ -9,22 +9,35 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from hub.auth.callers import admit
+from hub.auth.callers import admit, admit_anyone
 from hub.domain.principal import Principal
 from hub.errors import MethodNotAllowed, NotFound
-from hub.functions import batch, events, mail, media, messages, organizations
+from hub.functions import (
+    api_keys,
+    audit,
+    batch,
+    events,
+    invitations,
+    mail,
+    media,
+    messages,
+    organizations,
+    team,
+)  # fmt: skip
 
 Handler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 
 
 class Function(msgspec.Struct, frozen=True):
     """Readers answer POST as well: supabase-js' `invoke` sends it unless told otherwise. ``body`` and
-    ``folder`` (of the API document) are for its description."""
+    ``folder`` (of the API document) are for its description. ``is_open``: people without an account call it,
+    with the anon key or nothing; they are counted by address."""
 
     handler: Handler
     methods: tuple[str, ...]
     folder: str = "External APIs"
     body: type | None = None
+    is_open: bool = False
 
 
 _READ: Final = ("GET", "HEAD", "POST")
@@ -39,11 +52,33 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "whatsapp-cloud-send": Function(messages.whatsapp_cloud_send, _WRITE, _SENDING, messages._Send),
     "upload-media": Function(media.upload_media, _WRITE, _SENDING),
     "media/{id}": Function(media.get_media, ("GET", "HEAD"), _SENDING),
-    "generate-api-key": Function(organizations.generate_api_key, _WRITE, body=organizations._Generate),
+    "generate-api-key": Function(api_keys.generate_api_key, _WRITE, body=api_keys._Generate),
+    "list-api-keys": Function(api_keys.list_api_keys, _READ),
+    "revoke-api-key": Function(api_keys.revoke_api_key, _WRITE, body=api_keys._Which),
+    "rotate-api-key": Function(api_keys.rotate_api_key, _WRITE, body=api_keys._Rotate),
     "list-organizations": Function(organizations.list_organizations, _READ, _ORGANIZATION),
+    "create-organization": Function(
+        organizations.create_organization, _WRITE, _ORGANIZATION, organizations._Create
+    ),
     "switch-organization": Function(
         organizations.switch_organization, _WRITE, _ORGANIZATION, organizations._Switch
     ),
+    "leave-organization": Function(organizations.leave_organization, _WRITE, _ORGANIZATION),
+    "send-invitation-email": Function(
+        invitations.send_invitation_email, _WRITE, _ORGANIZATION, invitations._Send
+    ),
+    "list-invitations": Function(invitations.list_invitations, _READ, _ORGANIZATION),
+    "resend-invitation": Function(invitations.resend_invitation, _WRITE, _ORGANIZATION, invitations._Which),
+    "revoke-invitation": Function(invitations.revoke_invitation, _WRITE, _ORGANIZATION, invitations._Which),
+    "check-invitation": Function(
+        invitations.check_invitation, _WRITE, _ORGANIZATION, invitations._Token, is_open=True
+    ),
+    "accept-invitation": Function(
+        invitations.accept_invitation, _WRITE, _ORGANIZATION, invitations._Accept, is_open=True
+    ),
+    "list-members": Function(team.list_members, _READ, _ORGANIZATION),
+    "update-member": Function(team.update_member, _WRITE, _ORGANIZATION, team._Change),
+    "audit-log": Function(audit.audit_log, ("GET", "HEAD"), _ORGANIZATION),
     "events": Function(events.events, _READ),
     "batch": Function(batch.batch, _WRITE, body=batch.Batch),
     "webhook-failures": Function(events.webhook_failures, _READ),
@@ -66,7 +101,8 @@ def _serve(function: Function) -> Callable[[web.Request], Awaitable[web.StreamRe
             raise MethodNotAllowed(
                 "This method is not allowed here", details={"allowed": list(function.methods)}
             )
-        return await function.handler(request, await admit(request, "functions"))
+        who = await (admit_anyone if function.is_open else admit)(request, "functions")
+        return await function.handler(request, who)
 
     return serve
 

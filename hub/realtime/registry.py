@@ -54,6 +54,9 @@ class Registry:
         self.auth = auth
         self.fanout = fanout
         self.sessions: set[Session] = set()
+        #: By whose turn it is to be asked, then by credential: a browser's tabs have one.
+        self._turns: tuple[dict[Hashable, set[Session]], ...] = tuple({} for _ in range(STANDING_S))
+        self._newcomers: set[Session] = set()
         self.closing = False
         self._stopping = False
         #: Since the last tick; a metric's lock for each write would cost as much as the write.
@@ -135,13 +138,23 @@ class Registry:
             self._by_user[user] += 1
         self._by_org[org] += 1
         self.sessions.add(session)
+        self._turn(session).setdefault(session.credential, set()).add(session)
+        self._newcomers.add(session)
         metrics.WS_SESSIONS.set(len(self.sessions))
         return True
+
+    def _turn(self, session: Session) -> dict[Hashable, set[Session]]:
+        return self._turns[hash(session.credential) % STANDING_S]
 
     def leave(self, session: Session) -> None:
         if session not in self.sessions:
             return
         self.sessions.discard(session)
+        self._newcomers.discard(session)
+        turn = self._turn(session)
+        turn[session.credential].discard(session)
+        if not turn[session.credential]:
+            del turn[session.credential]
         for counter, key in ((self._by_user, session.user_id), (self._by_org, session.organization_id)):
             if key:
                 counter[key] -= 1
@@ -178,26 +191,11 @@ class Registry:
 
     async def check_standing(self, everybody: bool = False) -> None:
         """Whether callers still are who they were: a quarter of the sessions a second, suspects at once."""
-        orgs = frozenset(self._suspect_orgs)
-        self._suspect_orgs.clear()
         now = time.monotonic()
-        asked = [
-            s
-            for s in self.sessions
-            if not s.is_closing
-            and (
-                everybody
-                or hash(s.credential) % STANDING_S == self._slot % STANDING_S
-                or s.organization_id in orgs
-                or s.suspect_until > now
-            )
-        ]
+        asked = self._due(everybody, now)
         if not asked:
             return
-        by_credential: dict[Hashable, list[Session]] = {}
-        for session in asked:  # a browser's tabs have one: it is asked about once
-            by_credential.setdefault(session.credential, []).append(session)
-        callers = [sessions[0].principal for sessions in by_credential.values()]
+        callers = [sessions[0].principal for sessions in asked]
         async with self.db.connection("live") as conn:
             rows = await conn.fetch(
                 q.live_standing,
@@ -206,7 +204,7 @@ class Registry:
                 [p.key_id if p.kind == "key" else p.user_id for p in callers],
                 [p.organization_id for p in callers],
             )
-        for sessions, row in zip(by_credential.values(), rows, strict=True):
+        for sessions, row in zip(asked, rows, strict=True):
             stands, active, fingerprint = row
             for session in sessions:
                 if not (
@@ -214,14 +212,27 @@ class Registry:
                 ):
                     await self._judge(session, stands, active, fingerprint, now)
 
+    def _due(self, everybody: bool, now: float) -> list[tuple[Session, ...]]:
+        """Those to ask about now, by credential: each is asked about once."""
+        suspect_orgs = frozenset(self._suspect_orgs)
+        self._suspect_orgs.clear()
+        self._newcomers = {s for s in self._newcomers if s.suspect_until > now}
+        turns = self._turns if everybody else (self._turns[self._slot % STANDING_S],)
+        due = {credential: sessions for turn in turns for credential, sessions in turn.items()}
+        suspects = [s for s in self.sessions if s.organization_id in suspect_orgs] if suspect_orgs else []
+        for session in (*suspects, *self._newcomers):
+            due[session.credential] = self._turn(session)[session.credential]
+        open_ones = (tuple(s for s in sessions if not s.is_closing) for sessions in due.values())
+        return [sessions for sessions in open_ones if sessions]
+
     async def _judge(
         self, session: Session, stands: bool, active: bool, fingerprint: str, now: float
     ) -> None:
         principal = session.principal
-        if not stands:
-            session.close_soon(protocol.BAD_TOKEN, "revoked")
-        elif not active:
+        if not active:  # whose sessions have ended as well
             session.close_soon(protocol.NOT_ALLOWED, "disabled")
+        elif not stands:
+            session.close_soon(protocol.BAD_TOKEN, "revoked")
         elif session.fingerprint not in (None, fingerprint):
             # What it may see or do is different now: it comes back, and starts from a snapshot.
             self.dismiss(session, "permissions", spread_s=0.5)

@@ -72,37 +72,148 @@ create or replace function app.pipeline_stages() returns trigger
     raise exception using errcode = '23514', message = 'stages must be a JSON array', constraint = 'pipelines_stages_check', table = 'pipelines';
   end $$;
 
--- Roles and permissions: nobody raises anyone above himself, nobody promotes himself, the last owner stays.
+-- What a role may do to begin with (hub/domain/permissions.py; a test compares them).
+create or replace function app.role_defaults(role text) returns text[]
+  language sql immutable parallel safe
+  as $$
+    select case role
+      when 'AGENT' then '{can_access_crm,can_send_messages,can_read_messages}'::text[]
+      else '{can_access_crm,can_access_pm,can_manage_team,can_manage_settings,can_send_messages,can_read_messages}' end
+  $$;
+
+-- Roles and permissions: nobody raises anyone above himself or gives what he does not hold, nobody promotes himself, the last owner
+-- stays. A role that changes alone brings its own permissions along.
 create or replace function app.guard_membership() returns trigger
   language plpgsql security definer set search_path = pg_catalog, pg_temp
   as $$
   declare
     ctx jsonb := app.ctx();
-    rank jsonb := '{"AGENT": 1, "ADMIN": 2, "OWNER": 3}';
-    mine integer := (rank ->> (ctx ->> 'role'))::integer;
+    is_caller boolean := coalesce(ctx ->> 'kind' in ('user', 'key'), false);
+    rank constant jsonb := '{"AGENT": 1, "ADMIN": 2, "OWNER": 3}';
+    mine integer := coalesce((rank ->> (ctx ->> 'role'))::integer, 1);
+    flags constant text[] := '{can_access_crm,can_access_pm,can_manage_team,can_manage_settings,can_send_messages,can_read_messages}';
+    had jsonb;
+    gets jsonb := to_jsonb(new);
+    given text;
     refuse constant text := '42501';
   begin
-    if ctx is null or ctx ->> 'kind' not in ('user', 'key') then
+    if tg_op = 'UPDATE' then
+      had := to_jsonb(old);
+      if new.role <> old.role and not exists (select from unnest(flags) f where gets -> f <> had -> f) then
+        select gets || jsonb_object_agg(f, f = any (app.role_defaults(new.role)) and (not is_caller or had -> f = 'true' or app.may_any(array[f]))) into gets from unnest(flags) f;
+        new := jsonb_populate_record(new, gets);
+      end if;
+      if ctx is not null and old.role = 'OWNER' and old.is_active and (new.role <> 'OWNER' or not new.is_active) then
+        perform from public.organizations o where o.id = old.organization_id for no key update;   -- two owners leave one after the other
+        if not exists (select from public.memberships m where m.organization_id = old.organization_id and m.role = 'OWNER' and m.is_active and m.user_id <> old.user_id) then
+          raise exception using errcode = refuse, message = 'The last owner cannot leave or step down';
+        end if;
+      end if;
+    end if;
+    if not is_caller then
       return new;
     end if;
-    if tg_op = 'UPDATE' and row(new.role, new.is_active, new.can_access_crm, new.can_access_pm, new.can_manage_team, new.can_manage_settings, new.can_send_messages, new.can_read_messages)
-        = row(old.role, old.is_active, old.can_access_crm, old.can_access_pm, old.can_manage_team, old.can_manage_settings, old.can_send_messages, old.can_read_messages) then
-      return new;                                        -- names, avatar, availability, preferences
+    if tg_op = 'UPDATE' and row(new.role, new.is_active, new.visibility) = row(old.role, old.is_active, old.visibility)
+       and not exists (select from unnest(flags) f where gets -> f <> had -> f) then
+      if new.user_id is distinct from (ctx ->> 'user')::uuid and not app.may_any('{can_manage_team}')
+         and row(new.first_name, new.last_name, new.avatar_url, new.availability, new.preferences)
+             is distinct from row(old.first_name, old.last_name, old.avatar_url, old.availability, old.preferences) then
+        raise exception using errcode = refuse, message = 'Changing another member needs can_manage_team';
+      end if;
+      return new;
     end if;
     if not app.may_any('{can_manage_team}') then
       raise exception using errcode = refuse, message = 'Changing roles or permissions needs can_manage_team';
     end if;
-    if tg_op = 'UPDATE' and new.user_id = (ctx ->> 'user')::uuid and (rank ->> new.role)::integer >= (rank ->> old.role)::integer and ctx ->> 'role' <> 'OWNER' then
+    if tg_op = 'UPDATE' and new.user_id = (ctx ->> 'user')::uuid and ctx ->> 'role' <> 'OWNER'
+       and ((rank ->> new.role)::integer >= (rank ->> old.role)::integer or new.visibility <> old.visibility) then
       raise exception using errcode = refuse, message = 'You cannot change your own permissions';
     end if;
-    if coalesce(mine, 1) < (rank ->> new.role)::integer or (tg_op = 'UPDATE' and coalesce(mine, 1) < (rank ->> old.role)::integer) then
+    if mine < (rank ->> new.role)::integer or (tg_op = 'UPDATE' and mine < (rank ->> old.role)::integer) then
       raise exception using errcode = refuse, message = 'You cannot give or change a role above your own';
     end if;
-    if tg_op = 'UPDATE' and old.role = 'OWNER' and (new.role <> 'OWNER' or not new.is_active) and not exists (
-      select from public.memberships m where m.organization_id = old.organization_id and m.role = 'OWNER' and m.is_active and m.user_id <> old.user_id) then
-      raise exception using errcode = refuse, message = 'The last owner cannot leave or step down';
+    select f into given from unnest(flags) f where gets -> f = 'true' and coalesce(had -> f, 'false') = 'false' and not app.may_any(array[f]) limit 1;
+    if given is not null then
+      raise exception using errcode = refuse, message = 'You cannot give a permission that you do not hold: ' || given;
     end if;
     return new;
+  end $$;
+
+-- Whoever is deactivated or goes is signed out of this organization at once, and what he may have prepared ends with him: the
+-- invitations that he sent. His other organizations stay; there he signs in again.
+create or replace function app.end_membership() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    if not exists (select from public.organizations o where o.id = old.organization_id) then
+      return null;
+    end if;
+    with ended as (
+      update auth.sessions s set revoked_at = clock_timestamp()
+       where s.user_id = old.user_id and s.organization_id = old.organization_id and s.revoked_at is null returning s.id)
+    update auth.refresh_tokens r set revoked_at = clock_timestamp() from ended where r.session_id = ended.id and r.revoked_at is null;
+    if tg_op = 'UPDATE' then
+      update public.invitations i set revoked_at = now()
+       where i.organization_id = old.organization_id and i.invited_by = old.user_id and i.accepted_at is null and i.revoked_at is null;
+    end if;
+    return null;
+  end $$;
+
+-- Only an organization that goes takes its last owner along.
+create or replace function app.keep_last_owner() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    if app.ctx() is null then
+      return old;                                        -- the operator, who knows
+    end if;
+    perform from public.organizations o where o.id = old.organization_id for no key update;
+    if found and not exists (select from public.memberships m where m.organization_id = old.organization_id and m.role = 'OWNER' and m.is_active and m.user_id <> old.user_id) then
+      raise exception using errcode = '42501', message = 'The last owner cannot leave or step down';
+    end if;
+    return old;
+  end $$;
+
+-- memberships.team_ids mirrors team_members: policies and sockets read it in one look.
+create or replace function app.mirror_teams() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  declare
+    org uuid := case tg_op when 'DELETE' then old.organization_id else new.organization_id end;
+    member uuid := case tg_op when 'DELETE' then old.user_id else new.user_id end;
+  begin
+    perform from public.memberships m where m.organization_id = org and m.user_id = member for no key update;   -- the next look sees what others have done
+    update public.memberships m set team_ids = t.ids
+      from (select coalesce(array_agg(x.team_id order by x.team_id), '{}') as ids from public.team_members x where x.organization_id = org and x.user_id = member) t
+     where m.organization_id = org and m.user_id = member and m.team_ids is distinct from t.ids;
+    return null;
+  end $$;
+
+-- What is revoked opens nothing any more: keys and links lose their hash, so that no change of the row brings them back. A link that
+-- was used keeps it, so that its second use is told from a guess.
+create or replace function app.forget_secret() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    if tg_table_name = 'api_keys' then
+      delete from app.api_key_hashes h where h.organization_id = new.organization_id and h.api_key_id = new.id;
+    else
+      delete from app.invitation_tokens t where t.organization_id = new.organization_id and t.invitation_id = new.id;
+    end if;
+    return null;
+  end $$;
+
+-- Names that the database itself knows, for what a CHECK cannot look up.
+create or replace function app.check_organization() returns trigger
+  language plpgsql
+  as $$
+  begin
+    if tg_op = 'INSERT' or new.timezone <> old.timezone then
+      perform now() at time zone new.timezone;
+    end if;
+    return new;
+  exception when invalid_parameter_value then
+    raise exception using errcode = '23514', message = 'There is no such time zone', constraint = 'organizations_timezone_check', table = 'organizations';
   end $$;
 
 -- PATCH /rest/v1/profiles writes the membership it shows.
@@ -110,11 +221,14 @@ create or replace function app.write_profile() returns trigger
   language plpgsql
   as $$
   begin
+    if row(new.id, new.organization_id, new.email) is distinct from row(old.id, old.organization_id, old.email) then
+      raise exception using errcode = '42501', message = 'id, organization_id and email of a profile cannot be changed';
+    end if;
     update public.memberships m
        set role = new.role, first_name = new.first_name, last_name = new.last_name, avatar_url = new.avatar_url,
            is_active = new.is_active, availability = new.availability
      where m.organization_id = old.organization_id and m.user_id = old.id
-     returning m.updated_at, m.version into new.updated_at, new.version;
+     returning m.role, m.updated_at, m.version into new.role, new.updated_at, new.version;
     if not found then
       return null;
     end if;

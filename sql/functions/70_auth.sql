@@ -238,18 +238,6 @@ create or replace function app.organization_summary(org uuid) returns table (id 
   language sql stable security definer set search_path = pg_catalog, pg_temp
   as $$ select o.id, o.name, o.suit_id, app.has_appgain_credentials(o.id) from public.organizations o where o.id = org $$;
 
--- Move a session to another organization of its user. False when he is no member there.
-create or replace function app.switch_organization(session uuid, member uuid, org uuid) returns boolean
-  language sql security definer set search_path = pg_catalog, pg_temp
-  as $$
-    with moved as (
-      update auth.sessions s set organization_id = org
-       where s.id = session and s.user_id = member and s.revoked_at is null
-         and exists (select from public.memberships m where m.organization_id = org and m.user_id = member and m.is_active)
-      returning 1)
-    select exists (select from moved)
-  $$;
-
 -- Keys that begin like this one; the caller compares the hashes in constant time.
 create or replace function app.api_keys_by_prefix(prefix text)
   returns table (organization_id uuid, id uuid, key_hash bytea, permissions jsonb, expires_at timestamptz, revoked boolean)
@@ -269,12 +257,14 @@ create or replace function app.api_key_state(key_id uuid)
      where h.api_key_id = key_id
   $$;
 
--- At most one write in ten minutes a key: each is an event.
-create or replace function app.key_used(org uuid, key_id uuid) returns void
+-- Which keys were used, many at once; at most one write in ten minutes a key: each is an event.
+drop function if exists app.key_used(uuid, uuid);
+create or replace function app.keys_used(orgs uuid[], key_ids uuid[]) returns void
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$
     update public.api_keys k set last_used_at = now()
-     where k.organization_id = org and k.id = key_id and (k.last_used_at is null or k.last_used_at < now() - interval '10 minutes')
+      from (select u.org, u.id from unnest(orgs, key_ids) u (org, id) order by u.org, u.id) used
+     where k.organization_id = used.org and k.id = used.id and (k.last_used_at is null or k.last_used_at < now() - interval '10 minutes')
   $$;
 
 -- Called inside the caller's own transaction (as authenticated): the hash of a key it has just inserted there.
@@ -287,8 +277,6 @@ create or replace function app.keep_api_key_hash(key_id uuid, hash bytea) return
     end if;
     insert into app.api_key_hashes (organization_id, api_key_id, key_prefix, key_hash)
     select k.organization_id, k.id, k.key_prefix, hash from public.api_keys k where k.organization_id = app.org() and k.id = key_id;
-    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
-    values (app.org(), app.ctx() ->> 'kind', app.current_user_id(), 'api_key.created', 'api_keys', key_id);
   end $$;
 
 -- Called inside the caller's own transaction: the sealed settings of rows it has just written. One item: {organization_id, owner_id,
@@ -311,9 +299,8 @@ create or replace function app.keep_secrets(owner_table text, items jsonb) retur
       from jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb)
      cross join lateral jsonb_each_text(i.secrets) e
     on conflict (organization_id, owner_table, owner_id, name) do update set ciphertext = excluded.ciphertext, updated_at = now();
-    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details)
-    select i.organization_id, app.ctx() ->> 'kind', app.current_user_id(), 'secrets.written', keep_secrets.owner_table, i.owner_id,
-           jsonb_build_object('names', (select coalesce(jsonb_agg(k), '[]') from jsonb_object_keys(i.secrets) k))
+    perform app.note_deed(i.organization_id, 'secrets.written', keep_secrets.owner_table, i.owner_id,
+           jsonb_build_object('names', (select coalesce(jsonb_agg(k), '[]') from jsonb_object_keys(i.secrets) k)))
       from jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb) where i.secrets <> '{}';
   end $$;
 

@@ -38,6 +38,13 @@ create or replace trigger status before insert or update on public.tasks for eac
 create or replace trigger closed_at before insert or update on public.conversations for each row when (current_user <> 'hub_writer') execute function app.conversation_closed_at();
 create or replace trigger stages before insert or update on public.pipelines for each row execute function app.pipeline_stages();
 create or replace trigger guard before insert or update on public.memberships for each row execute function app.guard_membership();
+create or replace trigger keep_last_owner before delete on public.memberships for each row when (old.role = 'OWNER' and old.is_active) execute function app.keep_last_owner();
+create or replace trigger ended after update of is_active on public.memberships for each row when (old.is_active and not new.is_active) execute function app.end_membership();
+create or replace trigger gone after delete on public.memberships for each row execute function app.end_membership();
+create or replace trigger mirror_teams after insert or delete on public.team_members for each row execute function app.mirror_teams();
+create or replace trigger forget_secret after update of revoked_at on public.api_keys for each row when (new.revoked_at is not null) execute function app.forget_secret();
+create or replace trigger forget_secret after update of revoked_at on public.invitations for each row when (new.revoked_at is not null) execute function app.forget_secret();
+create or replace trigger checked before insert or update on public.organizations for each row execute function app.check_organization();
 create or replace trigger route after insert or update on public.channel_accounts for each row execute function app.route_account();
 create or replace trigger write_profile instead of update on public.profiles for each row execute function app.write_profile();
 create or replace trigger mirror_new after insert on public.contacts for each row when (current_user <> 'hub_writer' and (new.phones <> '{}' or new.emails <> '{}')) execute function app.mirror_identities();
@@ -64,6 +71,31 @@ create or replace trigger admit before insert or update on public.bot_flows for 
 create or replace trigger admit before insert or update on public.automation_rules for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('trigger_event', 'current_version_id', 'paused_reason');
 create or replace trigger admit before insert or update on public.media_files for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('storage_key', 'sha256', 'provider_ref');
 create or replace trigger admit before insert or update on public.invitations for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('accepted_at');
+create or replace trigger admit_change before update on public.invitations for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('expires_at', 'email', 'invited_by');
+create or replace trigger admit before update on public.memberships for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('email', 'team_ids', 'user_id');
 create or replace trigger admit before update on public.api_keys for each row when (current_user = 'authenticated') execute function app.refuse_kept_columns('key_prefix', 'last_used_at', 'created_by');
 create or replace trigger grants before insert or update on public.api_keys for each row when (current_user = 'authenticated') execute function app.guard_grants();
 create or replace trigger grants before insert or update on public.invitations for each row when (current_user = 'authenticated') execute function app.guard_grants();
+
+-- The audit log: a row of its own a change, except where people's daily work would fill it; there deletions alone.
+do $$
+declare
+  t text;
+  quiet text;
+begin
+  foreach t in array array['organizations', 'memberships', 'teams', 'team_members', 'invitations', 'api_keys', 'subscriptions', 'channel_accounts', 'webhooks',
+      'templates', 'bot_flows', 'automation_rules', 'campaigns', 'pipelines', 'custom_field_definitions', 'sla_policies', 'business_hours', 'suppressions']
+  loop
+    quiet := case t
+      when 'memberships' then '''team_ids'', ''availability'', ''preferences'''
+      when 'api_keys' then '''last_used_at'''
+      when 'channel_accounts' then '''health'', ''last_inbound_at'', ''last_error'', ''last_error_at'''
+      when 'webhooks' then '''last_success_at'', ''last_failure_at'''
+      when 'campaigns' then '''started_at'', ''finished_at'', ''forecast'''
+      else '' end;
+    execute format('create or replace trigger audit after insert or update or delete on public.%I for each row when (current_user <> ''hub_writer'') execute function app.audit_row(%s)', t, quiet);
+  end loop;
+  foreach t in array array['contacts', 'companies', 'deals', 'conversations', 'projects', 'milestones', 'tasks', 'notes'] loop
+    execute format('create or replace trigger audit_deleted after delete on public.%I referencing old table as gone for each statement when (current_user <> ''hub_writer'') execute function app.audit_deleted()', t);
+  end loop;
+end $$;

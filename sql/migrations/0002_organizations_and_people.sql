@@ -14,6 +14,8 @@ create table public.organizations (
   constraint organizations_pkey primary key (id),
   constraint organizations_name_check check (length(name) between 1 and 200),
   constraint organizations_settings_check check (jsonb_typeof(settings) = 'object'),
+  constraint organizations_locale_check check (locale ~ '^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$'),
+  constraint organizations_suit_id_check check (length(suit_id) between 1 and 200),
   constraint organizations_currency_check check (currency ~ '^[A-Z]{3}$')
 );
 create index organizations_suit_id_idx on public.organizations (suit_id) where suit_id is not null;
@@ -49,6 +51,7 @@ create table public.memberships (
   can_manage_settings  boolean not null default false,
   can_send_messages    boolean not null default true,
   can_read_messages    boolean not null default true,
+  visibility           text not null default 'all',
   team_ids             uuid[] not null default '{}',
   availability         text not null default 'online',
   preferences          jsonb not null default '{}',
@@ -59,6 +62,7 @@ create table public.memberships (
   constraint memberships_organization_id_fkey foreign key (organization_id) references public.organizations (id) on delete cascade,
   constraint memberships_user_id_fkey foreign key (user_id) references auth.users (id) on delete cascade,
   constraint memberships_role_check check (role in ('OWNER', 'ADMIN', 'AGENT')),
+  constraint memberships_visibility_check check (visibility in ('all', 'team', 'mine')),
   constraint memberships_availability_check check (availability in ('online', 'away', 'offline')),
   constraint memberships_owner_check check (role <> 'OWNER' or (can_access_crm and can_access_pm and can_manage_team
     and can_manage_settings and can_send_messages and can_read_messages))

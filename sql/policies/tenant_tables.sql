@@ -28,9 +28,9 @@ create policy delete_own on public.api_keys for delete to authenticated using (o
 alter table public.audit_log enable row level security, force row level security;
 revoke all on public.audit_log from public, anon, authenticated, service_role, hub_runtime, hub_writer;
 grant select on public.audit_log to anon, authenticated;
-grant select, insert, update, delete on public.audit_log to service_role;
+grant select on public.audit_log to service_role;
 create policy owner on public.audit_log to hub_owner using (true) with check (true);
-create policy service on public.audit_log to service_role using (true) with check (true);
+create policy service on public.audit_log for select to service_role using (true);
 create policy read on public.audit_log for select to authenticated using (organization_id = (select app.org()) and (select app.role_in('{OWNER,ADMIN}')));
 
 alter table public.automation_rule_versions enable row level security, force row level security;

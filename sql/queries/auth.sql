@@ -70,10 +70,6 @@ select app.update_user($1, $2, $3, $4::jsonb)::text;
 -- The organizations of user $1, oldest membership first.
 select id, name, suit_id, has_appgain_credentials, role from app.organizations_of($1);
 
--- name: switch_organization
--- Move session $1 of user $2 to organization $3; false when he is no member there.
-select app.switch_organization($1, $2, $3);
-
 -- name: api_keys_by_prefix
 -- Keys that begin with $1, with their hashes.
 select organization_id, id, key_hash, permissions::text, expires_at, revoked from app.api_keys_by_prefix($1);
@@ -82,9 +78,13 @@ select organization_id, id, key_hash, permissions::text, expires_at, revoked fro
 -- What key $1 may do now.
 select organization_id, id, permissions::text, expires_at, revoked from app.api_key_state($1);
 
--- name: key_used
--- Note that key $2 of organization $1 was used; at most once in ten minutes.
-select app.key_used($1, $2);
+-- name: keys_used
+-- Note that the keys $2 of the organizations $1, one each, were used; at most once in ten minutes a key.
+select app.keys_used($1, $2);
+
+-- name: note_refusals
+-- Write the refused attempts $1 (app.note_refusals says their members) into the audit logs.
+select app.note_refusals($1::jsonb);
 
 -- name: insert_api_key
 -- A key named $1 with visible prefix $2, permissions $3, made by user $4 (or null), ending at $5 (or null). As the caller.

@@ -84,9 +84,14 @@ MACHINERY = {
     "rotate_refresh": "one session, by its token's hash",
     "end_sessions": "one's own sessions",
     "switch_organization": "one's own session, to an organization one belongs to",
+    "create_organization": "a new one, and its maker's membership and session",
+    "invitation_by_token": "one invitation, by its token's hash",
+    "refuse_invitation": "a row of the audit log of who sent the link, by its token's hash",
+    "accept_invitation": "one invitation, by its token's hash, and the membership it gives",
     "api_keys_by_prefix": "key look-up",
     "api_key_state": "one key",
-    "key_used": "one key",
+    "keys_used": "each key in its organization",
+    "note_refusals": "rows of the audit log, each in the organization of its caller",
     "sign_in_delay": "counters",
     "sign_in_failed": "counters, and audit rows of the user it names",
     "sign_in_succeeded": "counters",
@@ -110,6 +115,10 @@ WITHIN_A_ROLE = {
     "begin_idempotent": "a caller's own keys",
     "finish_idempotent": "a caller's own keys",
     "find_contacts": "rpc/search_contacts",
+    "note_export": "a row of the caller's own audit log",
+    "keep_invitation_token": "an invitation of the caller's organization",
+    "retire_api_key": "a key of the caller's organization",
+    "leave_organization": "the caller's own membership",
     "enqueue_mail": "an invitation of the caller's organization",
     "drop_mail": "an invitation of the caller's organization",
 }
@@ -183,6 +192,10 @@ async def test_functions_within_a_role_refuse_the_neighbours_ids(
         )
         assert got == "42501"
         await conn.execute("select app.keep_api_key_hash($1, $2)", b.id("api_keys"), b"hash")
+        assert await conn.fetch("select * from app.retire_api_key($1, '0 s')", b.id("api_keys")) == []
+        link = "select * from app.keep_invitation_token($1, $2)"
+        got = await conn.fetch(link, b.id("invitations"), b"hash")
+        assert got == []
     async with acting_as(db, b.owner.principal()) as conn:
         assert await conn.fetchval("select count(*) from public.api_keys") == 1
 
@@ -303,6 +316,8 @@ async def test_X10_functions_within_a_role_check_the_permission_themselves(
             (uuid4(), a.org.id),
         ),
         ("select app.drop_mail($1, 'key')", (a.org.id,)),
+        ("select * from app.retire_api_key($1, '0 s')", (a.id("api_keys"),)),
+        ("select * from app.keep_invitation_token($1, $2)", (a.id("invitations"), b"hash")),
     ]
     bare = a.owner.principal(role="AGENT", permissions=frozenset())
     for who, expected in ((a.owner.principal(), None), (bare, "42501")):

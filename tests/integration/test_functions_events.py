@@ -149,7 +149,7 @@ async def test_a_neighbours_session_is_not_moved(
 ) -> None:
     stranger = await make_member(superuser, await make_org(superuser), "OWNER", password_hash)
     moved = await superuser.fetchval(
-        "select app.switch_organization((select id from auth.sessions limit 1), $1, $2)",
+        "select app.switch_organization((select id from auth.sessions limit 1), $1, $2, null, null)",
         stranger.id,
         owner.organization_id,
     )

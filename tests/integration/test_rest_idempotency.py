@@ -138,7 +138,7 @@ async def test_O_07_a_credential_without_an_organization_is_told(
 ) -> None:
     from hub.resources import AUTH
 
-    await superuser.execute("update memberships set is_active = false where user_id = $1", owner.id)
+    await superuser.execute("update auth.sessions set organization_id = null where user_id = $1", owner.id)
     found = jwt.decode(token, options={"verify_signature": False})
     hub.app[AUTH].forget_session(UUID(found["session_id"]))
     refused = await post(hub, token, "k", {"first_name": "Ali"})
