@@ -116,7 +116,7 @@ class ValidationFailed(HubError):
 
 
 class RateLimited(HubError):
-    code, status, rest_code = "RATE_LIMIT_EXCEEDED", 429, "PGRST429"
+    code, status, rest_code = "RATE_LIMIT_EXCEEDED", 429, "RATE_LIMIT_EXCEEDED"
 
 
 class Unavailable(HubError):

@@ -4,7 +4,8 @@ import { createRequire } from "node:module";
 const require = createRequire(new URL("../../hub/web/package.json", import.meta.url));
 export const { createClient } = require("@supabase/supabase-js");
 
-/** A client, and `say(name, call)`, which prints one JSON line: what came back and what was sent for it. */
+/** A client, and `say(name, call)`, which prints one JSON line: what came back and what was sent for it. Builders wait for
+ * `await`; what starts at once has to come as a function. */
 export function drive(url, key, options = {}) {
   let sent = [];
   const db = createClient(url, key, {

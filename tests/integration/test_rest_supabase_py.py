@@ -17,12 +17,12 @@ from postgrest import AsyncRequestBuilder as Builder
 from postgrest._async import request_builder
 from postgrest.exceptions import APIError
 from postgrest.types import CountMethod, ReturnMethod
-from supabase import AsyncClient, AsyncClientOptions, ClientOptions, acreate_client, create_client
+from supabase import AsyncClient, ClientOptions, create_client
 from supabase_auth.errors import AuthApiError
 from supabase_functions.errors import FunctionsHttpError
 
 from hub.resources import AUTH
-from tests.clients import SHIFTS
+from tests.clients import SHIFTS, supabase_py
 from tests.factories import Member, Org
 from tests.server import PASSWORD, Hub
 
@@ -33,12 +33,7 @@ EXACT = CountMethod.exact
 async def db(hub: Hub, owner: Member, superuser: asyncpg.Connection) -> AsyncIterator[AsyncClient]:
     """Base URL and key are all it knows; the owner has signed in with it."""
     await superuser.execute(SHIFTS)
-    anon = (await hub.app[AUTH].keyring()).project_keys().anon
-    async with httpx.AsyncClient(http2=True) as http:
-        options = AsyncClientOptions(auto_refresh_token=False, persist_session=False, httpx_client=http)
-        client = await acreate_client(hub.url, anon, options)
-        signed_in = await client.auth.sign_in_with_password({"email": owner.email, "password": PASSWORD})
-        assert signed_in.user is not None and signed_in.user.email == owner.email
+    async with supabase_py(hub, owner.email) as (client, _):
         yield client
 
 
