@@ -20,6 +20,12 @@ from tests.server import PASSWORD, Hub
 
 HERE = Path(__file__).parent
 SUPABASE_JS = HERE.parents[1] / "hub" / "web" / "node_modules" / "@supabase" / "supabase-js"
+COLLECTION = HERE.parents[1] / "docs" / "api" / "ConnectGain_API.postman_collection.json"
+#: Tables of the document whose rows callers make.
+DOCUMENTED = {
+    "contacts", "companies", "deals", "pipelines", "conversations", "messages", "tasks", "templates",
+    "bot_flows", "automation_rules", "campaigns", "notes", "channel_accounts", "projects", "milestones",
+}  # fmt: skip
 #: The product's tables have no ranges; an operator's own function may, and is called like the product's.
 SHIFTS = """
 create function public.shifts() returns table (name text, hours int4range) language sql stable

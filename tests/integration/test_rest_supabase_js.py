@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from hub.resources import AUTH
-from tests.clients import SHIFTS, drive
+from tests.clients import COLLECTION, DOCUMENTED, SHIFTS, drive
 from tests.factories import Member, Org
 from tests.server import Hub
 
@@ -104,3 +104,23 @@ async def test_19_no_method_of_the_builders_is_left_out(said: dict[str, dict[str
     assert {"select", "upsert", "eq", "rangeAdjacent", "maybeSingle", "retry"} <= set(said["methods"]["all"])
     assert len(said["methods"]["all"]) >= 60
     assert said["methods"]["uncalled"] == []
+
+
+async def test_REST_01_the_documents_rows_through_supabase_js(hub: Hub, org: Org, owner: Member) -> None:
+    """Every table of the document with its own bodies: made, found, changed and removed."""
+    anon = (await hub.app[AUTH].keyring()).project_keys().anon
+    told = await drive(
+        "document.mjs", hub.url, anon, await hub.token(owner.email), str(org.id), str(COLLECTION)
+    )
+    made = told.pop("tables")["made"]
+    assert set(made) == DOCUMENTED
+    assert [(name, line["error"]) for name, line in told.items() if line["error"] is not None] == []
+    for table in made:
+        row = told[f"{table} insert"]["data"]
+        assert (told[f"{table} select"]["data"], told[f"{table} select"]["count"]) == ([row], 1)
+        # a message stays as a tombstone (MSG-01)
+        assert told[f"{table} delete"]["data"] == ([] if table == "messages" else [{"id": row["id"]}])
+    changed = [name for name in told if name.endswith(" update")]
+    assert len(changed) == len(DOCUMENTED) - 1, "milestones have no change in the document"
+    for name in changed:
+        assert told[name]["data"] != told[name.replace("update", "insert")]["data"], name
