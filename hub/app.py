@@ -162,6 +162,7 @@ async def _events(app: web.Application) -> AsyncIterator[None]:
     publisher = Publisher(db, settings.redis_url)
     fanout = Fanout(db, settings.redis_url, publisher, settings.resume_keep_s)
     registry = Registry(settings, db, app[AUTH], fanout)
+    registry.on_refusal = app[NOTES].refused
     app[PUBLISHER], app[FANOUT], app[SESSIONS] = publisher, fanout, registry
     db.publish, db.wake = publisher.publish, publisher.wake
     await publisher.start()

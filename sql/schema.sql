@@ -1299,13 +1299,16 @@ CREATE FUNCTION app.guard_membership() RETURNS trigger
     mine integer := coalesce((rank ->> (ctx ->> 'role'))::integer, 1);
     flags constant text[] := '{can_access_crm,can_access_pm,can_manage_team,can_manage_settings,can_send_messages,can_read_messages}';
     had jsonb;
+    named boolean;
     gets jsonb := to_jsonb(new);
     given text;
     refuse constant text := '42501';
   begin
     if tg_op = 'UPDATE' then
       had := to_jsonb(old);
-      if new.role <> old.role and not exists (select from unnest(flags) f where gets -> f <> had -> f) then
+      named := current_setting('hub.flags', true) = new.user_id::text;
+      perform set_config('hub.flags', '', true);
+      if new.role <> old.role and named is not true then
         select gets || jsonb_object_agg(f, f = any (app.role_defaults(new.role)) and (not is_caller or had -> f = 'true' or app.may_any(array[f]))) into gets from unnest(flags) f;
         new := jsonb_populate_record(new, gets);
       end if;
@@ -2049,6 +2052,10 @@ CREATE FUNCTION app.mirror_teams() RETURNS trigger
      where m.organization_id = org and m.user_id = member and m.team_ids is distinct from t.ids;
     return null;
   end $$;
+
+CREATE FUNCTION app.name_flags() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$ begin perform set_config('hub.flags', new.user_id::text, true); return new; end $$;
 
 CREATE FUNCTION app.named_by(scheme text, value text, name text) RETURNS TABLE(first_name text, last_name text, phones text[], emails text[])
     LANGUAGE sql IMMUTABLE
@@ -4904,6 +4911,8 @@ CREATE CONSTRAINT TRIGGER emit AFTER INSERT OR DELETE OR UPDATE ON public.webhoo
 CREATE TRIGGER ended AFTER UPDATE OF is_active ON public.memberships FOR EACH ROW WHEN ((old.is_active AND (NOT new.is_active))) EXECUTE FUNCTION app.end_membership();
 
 CREATE TRIGGER enqueue_media AFTER INSERT ON public.messages FOR EACH ROW WHEN (((new.metadata ? 'media'::text) AND (new.provider_message_id IS NOT NULL) AND (CURRENT_USER = 'hub_writer'::name))) EXECUTE FUNCTION app.enqueue_media();
+
+CREATE TRIGGER flags BEFORE UPDATE OF can_access_crm, can_access_pm, can_manage_team, can_manage_settings, can_send_messages, can_read_messages ON public.memberships FOR EACH ROW EXECUTE FUNCTION app.name_flags();
 
 CREATE TRIGGER forget_events AFTER DELETE ON public.organizations FOR EACH ROW EXECUTE FUNCTION app.forget_events();
 

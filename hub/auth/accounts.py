@@ -118,6 +118,7 @@ async def _operator(owner_url: str) -> AsyncIterator[Any]:
     try:
         async with conn.transaction():
             await conn.execute("set local role hub_owner")
+            await conn.execute(q.as_operator)
             yield conn
     finally:
         await conn.close()

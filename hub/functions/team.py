@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder(uuid_format="canonical").encode
 
 
 class _Change(msgspec.Struct, forbid_unknown_fields=True):
-    """What is left out stays as it is. A role alone brings its own permissions."""
+    """What is left out stays as it is. A role brings its own permissions; those that are named come after."""
 
     user_id: UUID
     role: Role | None = None
@@ -71,11 +71,10 @@ async def update_member(request: web.Request, principal: Principal) -> web.Respo
                 target_id=body.user_id,
             )
             raise NotFound("No such member")
-        given = None if body.permissions is None else _encode(body.permissions).decode()
-        if (body.role, body.is_active, body.visibility, given) != (None, None, None, None):
-            await conn.fetchval(
-                q.update_member, body.user_id, body.role, body.is_active, body.visibility, given or "{}"
-            )
+        if (body.role, body.is_active, body.visibility) != (None, None, None):
+            await conn.fetchval(q.update_member, body.user_id, body.role, body.is_active, body.visibility)
+        if body.permissions:
+            await conn.execute(q.permit_member, body.user_id, _encode(body.permissions).decode())
         if body.team_ids is not None:
             await conn.execute(q.leave_teams, body.user_id, body.team_ids)
             await conn.execute(q.join_teams, body.user_id, body.team_ids)

@@ -48,6 +48,8 @@ async def answer(session: Session, command: Command) -> Done | Refused:
             raise Unavailable("The database is away", retry_after_s=2)
         return Done(command.id, await in_turn(partial(_run, session, typed)))
     except HubError as e:
+        if isinstance(e, InsufficientPermissions):
+            session.registry.on_refusal(session.principal, f"live {command.name}"[:100], e.message)
         return Refused(command.id, Failure(e.code, e.message, e.details))
     except Exception:
         log.exception("live.command_failed", command=command.name, session_id=session.id)

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from aiohttp import web
 
 from hub import metrics
 from hub.db.pool import Database
+from hub.domain.principal import Principal
 from hub.edge import is_our_page
 from hub.errors import HubError, InsufficientPermissions, Unavailable
 from hub.realtime import protocol
@@ -57,6 +58,8 @@ class Registry:
         #: By whose turn it is to be asked, then by credential: a browser's tabs have one.
         self._turns: tuple[dict[Hashable, set[Session]], ...] = tuple({} for _ in range(STANDING_S))
         self._newcomers: set[Session] = set()
+        #: Told of commands that a member or key may not give; see hub/auth/notes.py.
+        self.on_refusal: Callable[[Principal, str, str], None] = _unnoted
         self.closing = False
         self._stopping = False
         #: Since the last tick; a metric's lock for each write would cost as much as the write.
@@ -247,6 +250,10 @@ class Registry:
             elif may_do(current) != may_do(principal):
                 self.dismiss(session, "permissions", spread_s=0.5)
         session.fingerprint = fingerprint
+
+
+def _unnoted(principal: Principal, what: str, reason: str) -> None:
+    """Nobody keeps notes here."""
 
 
 def may_do(principal: Any) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ from collections import deque
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import structlog
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
@@ -28,6 +29,7 @@ from aiohttp.abc import AbstractStreamWriter
 from hub import metrics
 from hub.domain.permissions import can_see
 from hub.domain.principal import Principal
+from hub.edge import client_address
 from hub.errors import HubError, Unavailable
 from hub.failpoints import failpoint
 from hub.realtime import commands, protocol
@@ -55,7 +57,7 @@ from hub.realtime.protocol import (
     Welcome,
 )
 from hub.realtime.registry import SUSPICION_S, Registry
-from hub.resources import SESSIONS
+from hub.resources import REQUEST_ID, SESSIONS
 
 log = structlog.get_logger()
 
@@ -85,9 +87,9 @@ class Session:
 
     __slots__ = (
         "_behind", "_closing", "_commands", "_marked_bytes", "_marked_frames", "_marks", "_runner",
-        "_stream", "_tokens", "_tokens_at", "_transport", "_writer", "_ws", "audience", "credential",
-        "fingerprint", "heard_at", "id", "known_conversation", "organization_id", "pinged_at",
-        "principal", "registry", "suspect_until", "typing_in", "user_id",
+        "_stream", "_tokens", "_tokens_at", "_transport", "_writer", "_ws", "address", "audience",
+        "credential", "fingerprint", "heard_at", "id", "known_conversation", "organization_id", "pinged_at",
+        "principal", "registry", "request_id", "suspect_until", "typing_in", "user_id",
     )  # fmt: skip
 
     principal: Principal
@@ -108,6 +110,9 @@ class Session:
         self.id = uuid4().hex
         self.registry = registry
         self.fingerprint: str | None = None
+        #: Of the handshake, for the audit log.
+        self.address: str | None = None
+        self.request_id: str | None = None
         self.suspect_until = now + SUSPICION_S
         self.heard_at = self.pinged_at = now
         self.known_conversation: UUID | None = None
@@ -180,7 +185,9 @@ class Session:
         ):
             self.close_soon(protocol.NOT_ALLOWED, "live sessions need can_read_messages")
             return False
-        self.principal = principal
+        self.principal = msgspec.structs.replace(
+            principal, address=self.address, request_id=self.request_id
+        )
         self.audience = audience_of(principal)
         self.organization_id = principal.organization_id
         self.user_id = principal.user_id
@@ -496,7 +503,10 @@ async def websocket_handler(request: web.Request) -> web.StreamResponse:
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    await Session(registry, ws, transport, writer).run()
+    session = Session(registry, ws, transport, writer)
+    session.address = client_address(request, registry.settings)
+    session.request_id = request.get(REQUEST_ID)
+    await session.run()
     return ws
 
 

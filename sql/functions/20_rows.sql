@@ -81,6 +81,11 @@ create or replace function app.role_defaults(role text) returns text[]
       else '{can_access_crm,can_access_pm,can_manage_team,can_manage_settings,can_send_messages,can_read_messages}' end
   $$;
 
+-- Fires when a statement names permissions, changed or not, and before guard_membership: then a role brings none along.
+create or replace function app.name_flags() returns trigger
+  language plpgsql
+  as $$ begin perform set_config('hub.flags', new.user_id::text, true); return new; end $$;
+
 -- Roles and permissions: nobody raises anyone above himself or gives what he does not hold, nobody promotes himself, the last owner
 -- stays. A role that changes alone brings its own permissions along.
 create or replace function app.guard_membership() returns trigger
@@ -93,13 +98,16 @@ create or replace function app.guard_membership() returns trigger
     mine integer := coalesce((rank ->> (ctx ->> 'role'))::integer, 1);
     flags constant text[] := '{can_access_crm,can_access_pm,can_manage_team,can_manage_settings,can_send_messages,can_read_messages}';
     had jsonb;
+    named boolean;
     gets jsonb := to_jsonb(new);
     given text;
     refuse constant text := '42501';
   begin
     if tg_op = 'UPDATE' then
       had := to_jsonb(old);
-      if new.role <> old.role and not exists (select from unnest(flags) f where gets -> f <> had -> f) then
+      named := current_setting('hub.flags', true) = new.user_id::text;
+      perform set_config('hub.flags', '', true);
+      if new.role <> old.role and named is not true then
         select gets || jsonb_object_agg(f, f = any (app.role_defaults(new.role)) and (not is_caller or had -> f = 'true' or app.may_any(array[f]))) into gets from unnest(flags) f;
         new := jsonb_populate_record(new, gets);
       end if;

@@ -38,6 +38,8 @@ create or replace trigger status before insert or update on public.tasks for eac
 create or replace trigger closed_at before insert or update on public.conversations for each row when (current_user <> 'hub_writer') execute function app.conversation_closed_at();
 create or replace trigger stages before insert or update on public.pipelines for each row execute function app.pipeline_stages();
 create or replace trigger guard before insert or update on public.memberships for each row execute function app.guard_membership();
+create or replace trigger flags before update of can_access_crm, can_access_pm, can_manage_team, can_manage_settings, can_send_messages, can_read_messages
+  on public.memberships for each row execute function app.name_flags();
 create or replace trigger keep_last_owner before delete on public.memberships for each row when (old.role = 'OWNER' and old.is_active) execute function app.keep_last_owner();
 create or replace trigger ended after update of is_active on public.memberships for each row when (old.is_active and not new.is_active) execute function app.end_membership();
 create or replace trigger gone after delete on public.memberships for each row execute function app.end_membership();

@@ -15,10 +15,17 @@ on conflict (email) do nothing returning id;
 -- Id of the user with address $1.
 select id from auth.users where email = $1;
 
+-- name: as_operator
+-- What follows in this transaction is the operator's deed, for the audit log.
+select set_config('hub.ctx', '{"kind": "operator"}', true);
+
 -- name: set_account_password
--- Give user $1 the password hash $2 and end every session of theirs.
+-- Give user $1 the password hash $2 and end every session of theirs; the audit logs of their organizations have it.
 with ended as (
   update auth.sessions set revoked_at = now() where user_id = $1 and revoked_at is null
+), noted as (
+  insert into public.audit_log (organization_id, actor_kind, action, target_table, target_id)
+  select m.organization_id, 'operator', 'password.changed', 'users', m.user_id from public.memberships m where m.user_id = $1 and m.is_active
 )
 update auth.users set encrypted_password = $2 where id = $1;
 

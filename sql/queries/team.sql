@@ -73,17 +73,22 @@ select outcome, organization_id, user_id, role from app.accept_invitation($1, $2
 select user_id, role, is_active from public.memberships where organization_id = (select app.org()) and user_id = $1 for no key update;
 
 -- name: update_member
--- Change member $1: role $2, active $3, visibility $4 (null each: as it is), permissions by name $5 (true and false). As the caller.
+-- Change member $1: role $2, active $3, visibility $4 (null each: as it is). As the caller.
 update public.memberships m
-   set role = coalesce($2::text, role), is_active = coalesce($3::boolean, is_active), visibility = coalesce($4::text, visibility),
-       can_access_crm = coalesce(($5::jsonb ->> 'can_access_crm')::boolean, can_access_crm),
-       can_access_pm = coalesce(($5::jsonb ->> 'can_access_pm')::boolean, can_access_pm),
-       can_manage_team = coalesce(($5::jsonb ->> 'can_manage_team')::boolean, can_manage_team),
-       can_manage_settings = coalesce(($5::jsonb ->> 'can_manage_settings')::boolean, can_manage_settings),
-       can_send_messages = coalesce(($5::jsonb ->> 'can_send_messages')::boolean, can_send_messages),
-       can_read_messages = coalesce(($5::jsonb ->> 'can_read_messages')::boolean, can_read_messages)
+   set role = coalesce($2::text, role), is_active = coalesce($3::boolean, is_active), visibility = coalesce($4::text, visibility)
  where organization_id = (select app.org()) and user_id = $1
 returning user_id;
+
+-- name: permit_member
+-- Give and take permissions of member $1, by name: $2. As the caller.
+update public.memberships m
+   set can_access_crm = coalesce(($2::jsonb ->> 'can_access_crm')::boolean, can_access_crm),
+       can_access_pm = coalesce(($2::jsonb ->> 'can_access_pm')::boolean, can_access_pm),
+       can_manage_team = coalesce(($2::jsonb ->> 'can_manage_team')::boolean, can_manage_team),
+       can_manage_settings = coalesce(($2::jsonb ->> 'can_manage_settings')::boolean, can_manage_settings),
+       can_send_messages = coalesce(($2::jsonb ->> 'can_send_messages')::boolean, can_send_messages),
+       can_read_messages = coalesce(($2::jsonb ->> 'can_read_messages')::boolean, can_read_messages)
+ where organization_id = (select app.org()) and user_id = $1;
 
 -- name: leave_teams
 -- Take member $1 out of all teams but $2. As the caller.
