@@ -23,6 +23,7 @@ from aiohttp import web
 
 from hub import __version__, clock, heap, logs, metrics
 from hub.auth.authenticator import Authenticator
+from hub.auth.links import Links
 from hub.auth.notes import Notes
 from hub.auth.passwords import Passwords
 from hub.auth.routes import routes as auth_routes
@@ -53,6 +54,7 @@ from hub.resources import (
     FANOUT,
     INGEST,
     LIFE,
+    LINKS,
     NOTES,
     PASSWORDS,
     PUBLISHER,
@@ -148,6 +150,7 @@ async def _who(app: web.Application) -> AsyncIterator[None]:
     app[AUTH].on_use = app[NOTES].used
     app[PASSWORDS] = Passwords()
     app[ACCOUNTS] = Accounts(db, settings, app[AUTH], app[PASSWORDS])
+    app[LINKS] = Links(db, settings, app[AUTH], app[PASSWORDS], app[ACCOUNTS])
     app[RATE] = RateLimiter(app[REDIS])
     app[CATALOG] = Catalog(db, aggregates=settings.rest_aggregates)
     yield

@@ -103,6 +103,8 @@ def error_body(error: HubError, surface: Surface, request_id: str) -> dict[str, 
     }
     if surface == "auth":
         body["msg"] = error.message
+        if code == "weak_password":
+            body["weak_password"] = details
     return body
 
 

@@ -233,6 +233,7 @@ def _auth(path: str, method: str, handler: Any) -> dict[str, Any]:
         "tags": ["auth"],
         "summary": summary_of(handler) or path,
         "security": [],
+        "parameters": _in_path(path),
         "responses": {
             "200": {"description": "Done", "content": {"application/json": {"schema": {}}}},
             "4XX": {"$ref": "#/components/responses/Refused"},

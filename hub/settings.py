@@ -74,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_external: int = 500
     rate_web: int = 1200
     rate_address: int = 300
+    rate_mail: int = 20
     rest_aggregates: bool = True
     send_unknown_wait_s: float = 120.0
     work_lease_s: float = 30.0
@@ -90,6 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     smtp: SmtpServer | None = None
     """None: mails wait in the outbox for the operator (`hub mail`)."""
     mail_from: str = "ConnectGain Hub <hub@localhost>"
+    signup: bool = False
+    """Whether people may make accounts by themselves; they belong to no organization then."""
+    signup_autoconfirm: bool = False
     #: HUB_… variables that mean nothing here: most likely misspelt, so the start says so.
     unknown_names: tuple[str, ...] = ()
 
@@ -266,6 +270,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         rate_web=r.integer("HUB_RATE_WEB", 1200, 1, 1_000_000),
         rest_aggregates=r.flag("HUB_REST_AGGREGATES", True),
         rate_address=r.integer("HUB_RATE_ADDRESS", 300, 1, 1_000_000),
+        rate_mail=r.integer("HUB_RATE_MAIL", 20, 1, 1_000_000),
         send_unknown_wait_s=r.seconds("HUB_SEND_UNKNOWN_WAIT_S", 120.0, 0.0, 86400.0),
         work_lease_s=r.seconds("HUB_WORK_LEASE_S", 30.0, 1.0, 3600.0),
         work_poll_s=r.seconds("HUB_WORK_POLL_S", 1.0, 0.01, 60.0),
@@ -279,6 +284,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         meta_app_secret=r.secret("META_APP_SECRET"),
         meta_verify_token=r.secret("META_VERIFY_TOKEN"),
         smtp=r.smtp("HUB_SMTP_URL"),
+        signup=r.flag("HUB_SIGNUP", False),
+        signup_autoconfirm=r.flag("HUB_SIGNUP_AUTOCONFIRM", False),
         mail_from=r.mailbox("HUB_MAIL_FROM", "ConnectGain Hub <hub@localhost>"),
     )
     strangers = {name for name in environ if name.startswith("HUB_")} - r.asked - READ_ELSEWHERE

@@ -92,6 +92,7 @@ async def running_hub(servers: Servers, redis_url: str, data_dir: Path, **enviro
             "HUB_DATA_DIR": str(data_dir),
             "HUB_UNSAFE_DURABILITY": "on",
             "HUB_RATE_ADDRESS": "100000",
+            "HUB_RATE_MAIL": "100000",
             **environ,
         }
     )

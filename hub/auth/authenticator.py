@@ -95,6 +95,8 @@ class SessionState(msgspec.Struct, frozen=True):
     permissions: frozenset[str]
     is_web: bool
     revoked: bool
+    aal: str
+    amr: list[dict[str, Any]]
 
 
 class _KeyState(msgspec.Struct, frozen=True):
@@ -234,8 +236,11 @@ class Authenticator:
             row = await conn.fetchrow(q.session_state, session_id)
         if row is None:
             return None
-        user_id, organization_id, role, permissions, is_web, revoked = row
-        return SessionState(user_id, organization_id, role, frozenset(permissions), is_web, revoked)
+        user_id, organization_id, role, permissions, is_web, revoked, aal, amr = row
+        return SessionState(
+            user_id, organization_id, role, frozenset(permissions), is_web, revoked, aal,
+            msgspec.json.decode(amr),
+        )  # fmt: skip
 
     async def _ask_key(self, key: str) -> _KeyState | None:
         ring = await self.keyring()

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import structlog
 
+from hub.auth.addresses import address_of
 from hub.auth.authenticator import Authenticator
-from hub.auth.passwords import Passwords, weakness
+from hub.auth.mail import enqueue_mail
+from hub.auth.passwords import LONGEST, Passwords, weakness
 from hub.auth.refusals import AuthRefusal
 from hub.auth.secrets import open_secret, seal_secret
-from hub.auth.tokens import ACCESS_S, app_metadata, password_mark
+from hub.auth.tokens import ACCESS_S, app_metadata
 from hub.db.pool import Database
-from hub.errors import AuthenticationFailed
 from hub.settings import Settings
 from sql import q
 
 log = structlog.get_logger()
 #: A refresh token used again within this time gets the same child: two tabs, or an answer that was lost.
 REUSE_S: Final = 10.0
-_LONGEST_ADDRESS: Final = 320
+#: A sign-in this recent may change the password; later the old one is asked for, or a code by mail.
+FRESH_PROOF_S: Final = 900.0
+_METADATA_BYTES: Final = 16_384
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -50,22 +54,16 @@ class Accounts:
     async def prove(self, email: str, password: str, caller: Caller) -> UUID:
         """The user who has this address and password. Raises AuthRefusal, RateLimited, Unavailable; failures
         count against account and network."""
-        account = email.strip().lower()
-        if not account or not password:
+        if not email.strip() or not password:
             raise AuthRefusal("validation_failed", "email and password are required")
-        if len(account) > _LONGEST_ADDRESS or "\x00" in account or len(password) > 1024:
+        account = address_of(email)
+        if account is None or len(password) > LONGEST:  # nobody has such an address, or such a password
+            log.info("sign_in.refused", network=caller.network, reason="impossible")
             raise AuthRefusal("invalid_credentials", "Invalid login credentials")
         async with self._db.connection("api") as conn:
             delay = await conn.fetchval(q.sign_in_delay, account, caller.network)
             user = None if delay > 0 else await conn.fetchrow(q.user_by_email, account)
-        if delay > 0:
-            log.info("sign_in.delayed", network=caller.network)
-            raise AuthRefusal(
-                "over_request_rate_limit",
-                "Too many attempts; try again later",
-                429,
-                retry_after_s=max(1.0, delay),
-            )
+        _refuse_delayed(delay, caller)
         if not await self._passwords.verify(user["encrypted_password"] if user else None, password):
             await self._refused(account, caller, "invalid_credentials")
             raise AuthRefusal("invalid_credentials", "Invalid login credentials")
@@ -89,13 +87,19 @@ class Accounts:
                 account,
                 caller.network,
                 reason,
-                _address(caller.address),
+                inet_of(caller.address),
                 caller.request_id,
             )
         log.info("sign_in.refused", network=caller.network, reason=reason)
 
+    async def check_delay(self, account: str, caller: Caller) -> None:
+        """Raises AuthRefusal while this account has to wait on this network."""
+        async with self._db.connection("api") as conn:
+            delay = await conn.fetchval(q.sign_in_delay, account, caller.network)
+        _refuse_delayed(delay, caller)
+
     async def open(self, user_id: UUID, caller: Caller, method: str = "password") -> dict[str, Any]:
-        """A new session of a user who has proved who he is."""
+        """A new session of a user who has proved who he is, by ``method`` as GoTrue's `amr` has it."""
         token = _new_token()
         async with self._db.connection("api") as conn:
             session_id = await conn.fetchval(
@@ -103,12 +107,13 @@ class Accounts:
                 user_id,
                 caller.is_web,
                 caller.user_agent,
-                _address(caller.address),
+                inet_of(caller.address),
                 _hash(token),
                 caller.request_id,
+                method,
             )
         log.info("session.opened", session_id=str(session_id))
-        return await self._document(session_id, user_id, token, method)
+        return await self._document(session_id, user_id, token)
 
     async def refresh(self, token: str) -> dict[str, Any]:
         """The next pair for a refresh token. Raises AuthRefusal."""
@@ -129,7 +134,7 @@ class Accounts:
             raise AuthRefusal("refresh_token_already_used", "Invalid Refresh Token: Already Used")
         elif outcome == "ended":
             raise AuthRefusal("session_not_found", "This session has ended")
-        return await self._document(session_id, user_id, child, "token_refresh")
+        return await self._document(session_id, user_id, child)
 
     async def sign_out(self, session_id: UUID, user_id: UUID, scope: str) -> None:
         async with self._db.connection("api") as conn:
@@ -144,6 +149,23 @@ class Accounts:
         if row is not None:
             await self.sign_out(row["session_id"], row["user_id"], "local")
 
+    async def sessions(self, user_id: UUID, current: UUID) -> list[dict[str, Any]]:
+        """Where the user is signed in, the newest first."""
+        async with self._db.connection("api") as conn:
+            rows = await conn.fetch(q.sessions_of, user_id)
+        return [{**dict(row), "is_current": row["id"] == current} for row in rows]
+
+    async def end(self, session_id: str, user_id: UUID) -> bool:
+        """End one session of the user; False when there is none with this id."""
+        try:
+            wanted = UUID(session_id)
+        except ValueError:
+            return False
+        async with self._db.connection("api") as conn:
+            rows = await conn.fetch(q.end_sessions, wanted, user_id, "local")
+        self._auth.forget_session(wanted)
+        return bool(rows)
+
     async def user(self, user_id: UUID, session_id: UUID | None) -> dict[str, Any]:
         """The user object of GoTrue, with the organization that the session is in."""
         async with self._db.connection("api") as conn:
@@ -155,51 +177,75 @@ class Accounts:
             msgspec.json.decode(raw), state.organization_id if state else None, state.role if state else None
         )
 
+    def user_to_be(self, email: str, metadata: dict[str, Any]) -> dict[str, Any]:
+        """What a sign-up is answered with before its address is confirmed: the same for an address that has
+        an account already, so its id is nobody's."""
+        now = datetime.now(UTC).isoformat()
+        user = {
+            "id": str(uuid4()), "email": email, "email_confirmed_at": None, "last_sign_in_at": None,
+            "user_metadata": metadata, "app_metadata": {}, "created_at": now, "updated_at": now,
+            "confirmation_sent_at": now,
+        }  # fmt: skip
+        return user_object(user, None, None)
+
     async def change(
-        self, user_id: UUID, session_id: UUID, *, password: str | None, data: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        """A new password (the other sessions end) or metadata. Raises AuthRefusal."""
+        self,
+        user_id: UUID,
+        session_id: UUID,
+        *,
+        password: str | None,
+        data: dict[str, Any] | None,
+        current_password: str | None = None,
+        confirmed: bool = False,
+    ) -> None:
+        """A new password (the other sessions end, and a mail tells of it) or metadata. A sign-in of long ago
+        needs ``current_password``, or to be ``confirmed`` by a code. Raises AuthRefusal."""
         hashed = None
         if password is not None:
-            reason = weakness(password)
-            if reason is not None:
-                raise AuthRefusal(
-                    "weak_password",
-                    "Use 8 to 256 characters that are not a common password",
-                    422,
-                    details={"reasons": [reason]},
-                )
-            async with self._db.connection("api") as conn:
-                stored = await conn.fetchval(q.password_of, user_id)
+            why = weakness(password)
+            if why is not None:
+                raise weak_password(why)
+        proof = await self.prove_again(
+            user_id, session_id, current_password, needed=password is not None and not confirmed
+        )
+        if password is not None:
+            stored = proof["encrypted_password"]
             if stored is not None and await self._passwords.verify(stored, password):
                 raise AuthRefusal(
                     "same_password", "New password should be different from the old password", 422
                 )
             hashed = await self._passwords.hash(password)
         encoded = msgspec.json.encode(data).decode() if data is not None else None
-        if encoded is not None and len(encoded) > 16_384:
+        if encoded is not None and len(encoded.encode()) > _METADATA_BYTES:
             raise AuthRefusal("validation_failed", "data is larger than 16 KiB")
-        async with self._db.connection("api") as conn:
+        async with self._db.connection("api") as conn, conn.transaction():
             await conn.fetchval(q.update_user, user_id, session_id, hashed, encoded)
-        return await self.user(user_id, session_id)
+            if hashed is not None:
+                await enqueue_mail(conn, self._settings, "password_changed", proof["email"], {})
+        if hashed is not None:
+            self._db.wake("mail")
 
-    async def recovered(self, token: str, caller: Caller) -> dict[str, Any]:
-        """A session for the holder of a recovery link; changing the password ends the link."""
-        ring = await self._auth.keyring()
-        try:
-            claims = ring.verify_recovery(token)
-        except AuthenticationFailed as error:
-            raise AuthRefusal("otp_expired", "This link is invalid or has expired", 403) from error
-        user_id = UUID(claims["sub"])
+    async def prove_again(
+        self, user_id: UUID, session_id: UUID, current_password: str | None, *, needed: bool
+    ) -> Any:
+        """app.account_proof's row. Raises AuthRefusal: a current password that is wrong, always; none, where
+        one is ``needed`` and the sign-in is not fresh."""
         async with self._db.connection("api") as conn:
-            stored = await conn.fetchval(q.password_of, user_id)
-        if claims["pw"] != password_mark(stored):
-            raise AuthRefusal("otp_expired", "This link is invalid or has expired", 403)
-        return await self.open(user_id, caller, "recovery")
+            proof = await conn.fetchrow(q.account_proof, user_id, session_id)
+        if proof is None:
+            raise AuthRefusal("session_not_found", "This session has ended", 403)
+        stored = proof["encrypted_password"]
+        if current_password is not None:
+            if len(current_password) > LONGEST or not await self._passwords.verify(stored, current_password):
+                log.info("reauthentication.refused", session_id=str(session_id))
+                raise AuthRefusal("current_password_mismatch", "Current password is not right")
+        elif needed and stored is not None and proof["proved_s"] > FRESH_PROOF_S:
+            raise AuthRefusal(
+                "reauthentication_needed", "Confirm with the current password, or with a code by mail"
+            )
+        return proof
 
-    async def _document(
-        self, session_id: UUID, user_id: UUID, refresh_token: str, method: str
-    ) -> dict[str, Any]:
+    async def _document(self, session_id: UUID, user_id: UUID, refresh_token: str) -> dict[str, Any]:
         self._auth.forget_session(session_id)
         async with self._db.connection("api") as conn:
             raw = await conn.fetchval(q.user_document, user_id)
@@ -214,7 +260,8 @@ class Accounts:
             organization_id=state.organization_id,
             org_role=state.role,
             is_web=state.is_web,
-            method=method,
+            aal=state.aal,
+            amr=state.amr,
         )
         return {
             "access_token": access_token,
@@ -252,6 +299,10 @@ def user_object(user: dict[str, Any], organization_id: UUID | None, org_role: st
         "email_confirmed_at": user["email_confirmed_at"],
         "confirmed_at": user["email_confirmed_at"],
         "last_sign_in_at": user["last_sign_in_at"],
+        "invited_at": user.get("invited_at"),
+        "confirmation_sent_at": user.get("confirmation_sent_at"),
+        "email_change_sent_at": user.get("email_change_sent_at"),
+        "banned_until": user.get("banned_until"),
     }
     identity = {
         "identity_id": user["id"],
@@ -276,6 +327,7 @@ def user_object(user: dict[str, Any], organization_id: UUID | None, org_role: st
         "email": user["email"],
         "phone": "",
         **{name: _z(value) for name, value in times.items() if value is not None},
+        **({"new_email": user["new_email"]} if user.get("new_email") else {}),
         "app_metadata": app_metadata(user, organization_id, org_role),
         "user_metadata": user["user_metadata"] or {},
         "identities": [identity],
@@ -298,7 +350,27 @@ def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _address(text: str) -> str | None:
+def _refuse_delayed(delay: float, caller: Caller) -> None:
+    if delay > 0:
+        log.info("sign_in.delayed", network=caller.network)
+        raise AuthRefusal(
+            "over_request_rate_limit",
+            "Too many attempts; try again later",
+            429,
+            retry_after_s=max(1.0, delay),
+        )
+
+
+def weak_password(why: str) -> AuthRefusal:
+    return AuthRefusal(
+        "weak_password",
+        "Use 8 to 256 characters that are not a common password",
+        422,
+        details={"reasons": [why]},
+    )
+
+
+def inet_of(text: str) -> str | None:
     """For a column of type inet; None for what is none (a socket's path, a proxy's "unknown")."""
     try:
         return str(ip_address(text))

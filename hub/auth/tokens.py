@@ -1,5 +1,4 @@
-"""Tokens that we sign: users' access tokens (ES256, one hour), the project keys (HS256, ten years), recovery
-tokens.
+"""Tokens that we sign: users' access tokens (ES256, one hour), the project keys (HS256, ten years).
 
 A token's header chooses nothing: `kid` must be one of ours and brings its own algorithm; jku, jwk and x5u are
 ignored. Times are read from hub.clock.
@@ -8,9 +7,8 @@ ignored. Times are read from hub.clock.
 from __future__ import annotations
 
 import base64
-import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -35,7 +33,6 @@ from sql import q
 ACCESS_S: Final = 3600
 LEEWAY_S: Final = 30
 _TEN_YEARS_S: Final = 10 * 365 * 86400
-_RECOVERY_S: Final = 3600
 _HS, _ES, _PEPPER = "HS256", "ES256", "PEPPER"
 _LONGEST: Final = 8192
 #: The web app's sessions have a rate limit of their own; this signed claim says which they are.
@@ -119,7 +116,8 @@ class Keyring:
         organization_id: UUID | None,
         org_role: str | None,
         is_web: bool,
-        method: str = "password",
+        aal: str = "aal1",
+        amr: Sequence[Mapping[str, Any]] = (),
     ) -> tuple[str, int]:
         """The token and its `exp`. ``user`` is app.user_document's."""
         if self._private is None:
@@ -137,8 +135,8 @@ class Keyring:
             "app_metadata": app_metadata(user, organization_id, org_role),
             "user_metadata": _small(user.get("user_metadata") or {}),
             "role": "authenticated",
-            "aal": "aal1",
-            "amr": [{"method": method, "timestamp": now}],
+            "aal": aal,
+            "amr": list(amr),
             "session_id": str(session_id),
             "is_anonymous": False,
         }
@@ -146,30 +144,6 @@ class Keyring:
             claims[WEB_CLAIM] = "web"
         kid, key = self._private
         return jwt.encode(claims, key, algorithm=_ES, headers={"kid": kid}), now + ACCESS_S
-
-    def recovery_token(self, user_id: str, password_hash: str | None) -> str:
-        """Signs its owner in once: it ends with the password that it was made for, and after an hour."""
-        if self._private is None:
-            raise AuthenticationFailed("This hub has no signing key yet")
-        kid, key = self._private
-        now = int(clock.now_s())
-        claims = {
-            "iss": self.issuer,
-            "aud": "recovery",
-            "sub": user_id,
-            "exp": now + _RECOVERY_S,
-            "nbf": now,
-            "pw": password_mark(password_hash),
-        }
-        return jwt.encode(claims, key, algorithm=_ES, headers={"kid": kid})
-
-    def verify_recovery(self, token: str) -> dict[str, Any]:
-        """Its claims. Raises AuthenticationFailed."""
-        claims = self._claims(token)
-        if claims.get("iss") != self.issuer or claims.get("aud") != "recovery":
-            raise AuthenticationFailed("This link is not valid")
-        _check_times(claims, need_exp=True)
-        return claims
 
     def verify(self, token: str) -> dict[str, Any]:
         """The claims of a user's access token or of a project key (told apart by `role`). Raises
@@ -262,10 +236,6 @@ def _check_times(claims: Mapping[str, Any], *, need_exp: bool) -> None:
         raise AuthenticationFailed("The token has expired", rest_code="PGRST303")
     if starts is not None and not (isinstance(starts, (int, float)) and starts <= now + LEEWAY_S):
         raise AuthenticationFailed("The token is not valid yet", rest_code="PGRST303")
-
-
-def password_mark(password_hash: str | None) -> str:
-    return hashlib.sha256((password_hash or "").encode()).hexdigest()[:16]
 
 
 def app_metadata(

@@ -4,6 +4,7 @@
 --   sign_in_failures   a day: delays look back an hour, "once every …" less than that
 --   sessions           30 days after they ended, with their refresh tokens
 --   refresh_tokens     30 days after use, when the next one was used as well: the parent of the newest may still be asked for
+--   links              a day after they were asked for, when they have run out: until then they slow down who asks again
 --   mail               30 days: nobody wants it later
 --   audit              400 days
 --   events             400 days, the oldest first, so that each log stays without gaps; never an organization's newest, which says
@@ -11,7 +12,7 @@
 drop function if exists app.delete_expired(integer);
 create function app.delete_expired(batch integer)
   returns table (pending_statuses bigint, idempotency_keys bigint, webhook_failures bigint, account_holds bigint,
-                 sign_in_failures bigint, sessions bigint, refresh_tokens bigint, mail bigint, audit bigint, events bigint)
+                 sign_in_failures bigint, sessions bigint, refresh_tokens bigint, links bigint, mail bigint, audit bigint, events bigint)
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$
     with statuses as (
@@ -38,6 +39,9 @@ create function app.delete_expired(batch integer)
          where t.used_at < now() - interval '30 days'
            and exists (select from auth.refresh_tokens c where c.parent_id = t.id and c.used_at is not null)
          limit batch for update of t skip locked)) returning 1
+    ), links as (
+      delete from auth.one_time_tokens t where t.ctid = any (array(
+        select ctid from auth.one_time_tokens where created_at < now() - interval '24 hours' and expires_at < now() limit batch for update skip locked)) returning 1
     ), mails as (
       delete from app.mail_outbox m where m.id = any (array(
         select id from app.mail_outbox where state <> 'running' and created_at < now() - interval '30 days' limit batch for update skip locked)) returning 1
@@ -60,6 +64,6 @@ create function app.delete_expired(batch integer)
        where e.organization_id = gone.id and e.seq = gone.seq returning 1
     )
     select (select count(*) from statuses), (select count(*) from keys), (select count(*) from failures), (select count(*) from holds),
-           (select count(*) from attempts), (select count(*) from ended), (select count(*) from tokens), (select count(*) from mails),
+           (select count(*) from attempts), (select count(*) from ended), (select count(*) from tokens), (select count(*) from links), (select count(*) from mails),
            (select count(*) from audits), (select count(*) from past)
   $$;

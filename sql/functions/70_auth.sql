@@ -36,13 +36,21 @@ create or replace function app.user_document(user_id uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp
   as $$
     select jsonb_build_object('id', u.id, 'email', u.email, 'email_confirmed_at', u.email_confirmed_at, 'last_sign_in_at', u.last_sign_in_at,
-             'user_metadata', u.user_metadata, 'app_metadata', u.app_metadata, 'created_at', u.created_at, 'updated_at', u.updated_at)
+             'user_metadata', u.user_metadata, 'app_metadata', u.app_metadata, 'created_at', u.created_at, 'updated_at', u.updated_at,
+             'new_email', u.email_change, 'email_change_sent_at', u.email_change_sent_at, 'confirmation_sent_at', u.confirmation_sent_at,
+             'invited_at', u.invited_at, 'banned_until', case when u.banned_until > now() then u.banned_until end)
       from auth.users u where u.id = user_id
   $$;
 
-create or replace function app.password_of(user_id uuid) returns text
+-- What a change of one's own account rests on: the password's hash, the address, and how long ago (seconds) this session's user proved
+-- who he is.
+create or replace function app.account_proof(member uuid, session uuid) returns table (encrypted_password text, email text, proved_s double precision)
   language sql stable security definer set search_path = pg_catalog, pg_temp
-  as $$ select u.encrypted_password from auth.users u where u.id = user_id $$;
+  as $$
+    select u.encrypted_password, u.email, extract(epoch from clock_timestamp() - s.proved_at)::double precision
+      from auth.users u join auth.sessions s on s.user_id = u.id and s.id = session where u.id = member
+  $$;
+drop function if exists app.password_of(uuid);
 
 -- Seconds until this account may try again from this network; 0 when it may now. Ten failures from one network, fifty in
 -- all, or a hundred of any accounts from one network begin a delay that doubles up to 15 minutes; an hour of quiet ends it.
@@ -73,7 +81,7 @@ create or replace function app.sign_in_failed(account text, network text, reason
   language sql security definer set search_path = pg_catalog, pg_temp
   as $$
     insert into auth.sign_in_failures as f (account, network)
-    select v.account, sign_in_failed.network from (values (sign_in_failed.account), ('*')) v (account) where reason = 'invalid_credentials'
+    select v.account, sign_in_failed.network from (values (sign_in_failed.account), ('*')) v (account) where reason in ('invalid_credentials', 'invalid_code')
     on conflict (account, network) do update
        set failures = case when f.last_at > now() - interval '1 hour' then f.failures + 1 else 1 end, last_at = now();
     insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details, ip, request_id)
@@ -96,7 +104,8 @@ create or replace function app.home_of(member uuid) returns uuid
   $$;
 
 -- A session with its first refresh token. Writes the audit row of the sign-in in the same transaction.
-create or replace function app.open_session(member uuid, web boolean, agent text, address inet, first_hash bytea, request text)
+drop function if exists app.open_session(uuid, boolean, text, inet, bytea, text);
+create or replace function app.open_session(member uuid, web boolean, agent text, address inet, first_hash bytea, request text, method text)
   returns uuid
   language plpgsql security definer set search_path = pg_catalog, pg_temp
   as $$
@@ -104,27 +113,29 @@ create or replace function app.open_session(member uuid, web boolean, agent text
     session uuid;
     org uuid := app.home_of(member);
   begin
-    insert into auth.sessions (user_id, organization_id, is_web, user_agent, ip) values (member, org, web, left(agent, 400), address)
+    insert into auth.sessions (user_id, organization_id, is_web, user_agent, ip, amr)
+    values (member, org, web, left(agent, 400), address, jsonb_build_array(jsonb_build_object('method', method, 'timestamp', floor(extract(epoch from now())))))
     returning id into session;
     insert into auth.refresh_tokens (session_id, token_hash) values (session, first_hash);
     update auth.users set last_sign_in_at = now() where id = member;
     if org is not null then
-      insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, ip, request_id)
-      values (org, 'user', member, 'session.opened', 'sessions', session, address, request);
+      insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details, ip, request_id)
+      values (org, 'user', member, 'session.opened', 'sessions', session, jsonb_build_object('method', method), address, request);
     end if;
     return session;
   end $$;
 
 -- What a session may do now; no row when it is unknown. organization_id is null for a user who is a member of nothing (any more).
+drop function if exists app.session_state(uuid);
 create or replace function app.session_state(session uuid)
-  returns table (user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean)
+  returns table (user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean, aal text, amr jsonb)
   language sql stable security definer set search_path = pg_catalog, pg_temp
   as $$
     select s.user_id, m.organization_id, m.role,
            array_remove(array[case when m.can_access_crm then 'can_access_crm' end, case when m.can_access_pm then 'can_access_pm' end,
              case when m.can_manage_team then 'can_manage_team' end, case when m.can_manage_settings then 'can_manage_settings' end,
              case when m.can_send_messages then 'can_send_messages' end, case when m.can_read_messages then 'can_read_messages' end], null),
-           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false)
+           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false), s.aal, s.amr
       from auth.sessions s
       join auth.users u on u.id = s.user_id
       left join public.memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id and m.is_active
@@ -170,6 +181,8 @@ create or replace function app.rotate_refresh(given_hash bytea, child_hash bytea
       return;
     end if;
     perform app.end_sessions(s.id, s.user_id, 'local');
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
+    select s.organization_id, 'user', s.user_id, 'refresh_token.reused', 'sessions', s.id where s.organization_id is not null;
     return query select 'reused', s.id, s.user_id, null::text;
   end $$;
 
@@ -209,6 +222,7 @@ create or replace function app.update_user(member uuid, session uuid, password_h
            updated_at = now()
      where u.id = member;
     if password_hash is not null then
+      delete from auth.one_time_tokens t using auth.users u where u.id = member and t.email = u.email;   -- links that sign in with the old one's proof
       perform app.end_sessions(session, member, 'others');
       insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
       select m.organization_id, 'user', member, 'password.changed', 'users', member from public.memberships m where m.user_id = member and m.is_active;

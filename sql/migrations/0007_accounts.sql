@@ -9,3 +9,24 @@ alter table app.mail_outbox
   add constraint mail_outbox_lease_check check ((state = 'running') = (lease_token is not null));
 create unique index mail_outbox_key_key on app.mail_outbox (organization_id, key) nulls not distinct where key is not null;
 create index mail_outbox_lease_idx on app.mail_outbox (lease_until) where state = 'running';
+
+-- An address that is asked for and not yet confirmed; when what was sent.
+alter table auth.users
+  add column email_change text, add column email_change_sent_at timestamptz, add column confirmation_sent_at timestamptz, add column invited_at timestamptz,
+  add constraint users_email_ascii_check check (email !~ '[^[:ascii:]]');
+-- How the session's user proved who he is ([{method, timestamp}], the latest first), and when last.
+alter table auth.sessions
+  add column amr jsonb not null default '[]', add column proved_at timestamptz not null default now(),
+  add constraint sessions_aal_check check (aal in ('aal1', 'aal2'));
+
+-- Links and codes that go by mail, and the codes of the PKCE flow: one of a kind for one subject (an address, or a user's id), used once.
+-- Addresses without an account get the same rows; `sends` slows down whoever asks again and again.
+create table auth.one_time_tokens (
+  subject text not null, kind text not null, email text not null, token_hash bytea not null, code_hash bytea not null, data jsonb not null default '{}',
+  wrong_codes integer not null default 0, sends integer not null default 1, created_at timestamptz not null default now(), expires_at timestamptz not null,
+  constraint one_time_tokens_pkey primary key (subject, kind),
+  constraint one_time_tokens_kind_check check (kind in ('signup', 'recovery', 'magiclink', 'invite', 'email_change', 'reauthentication', 'pkce'))
+);
+create unique index one_time_tokens_token_hash_key on auth.one_time_tokens (token_hash);
+create index one_time_tokens_email_idx on auth.one_time_tokens (email, kind);
+create index one_time_tokens_created_at_idx on auth.one_time_tokens (created_at);

@@ -26,9 +26,9 @@ select id, encrypted_password, banned, confirmed from app.user_by_email($1);
 -- User $1 as JSON, as /auth/v1 shows it.
 select app.user_document($1)::text;
 
--- name: password_of
--- The password hash of user $1.
-select app.password_of($1);
+-- name: account_proof
+-- What a change of user $1 in session $2 rests on.
+select encrypted_password, email, proved_s from app.account_proof($1, $2);
 
 -- name: sign_in_delay
 -- Seconds that account $1 has to wait on network $2.
@@ -43,12 +43,12 @@ select app.sign_in_failed($1, $2, $3, $4::text::inet, $5);
 select app.sign_in_succeeded($1, $2);
 
 -- name: open_session
--- A session of user $1 (web app: $2, user agent $3, address $4) whose first refresh token hashes to $5, asked for by request $6.
-select app.open_session($1, $2, $3, $4::text::inet, $5, $6);
+-- A session of user $1 (web app: $2, user agent $3, address $4) whose first refresh token hashes to $5, asked for by request $6, proved by $7.
+select app.open_session($1, $2, $3, $4::text::inet, $5, $6, $7);
 
 -- name: session_state
 -- What session $1 may do now; no row when it is unknown.
-select user_id, organization_id, role, permissions, is_web, revoked from app.session_state($1);
+select user_id, organization_id, role, permissions, is_web, revoked, aal, amr::text from app.session_state($1);
 
 -- name: rotate_refresh
 -- Exchange the refresh token hashing to $1 for a child (hash $2, sealed text $3); within $4 seconds the same child again.

@@ -29,5 +29,5 @@ select state, rows, oldest_s from app.outbox_depth();
 
 -- name: delete_expired
 -- Throw away at most $1 rows of each kind that is past its time.
-select pending_statuses, idempotency_keys, webhook_failures, account_holds, sign_in_failures, sessions, refresh_tokens, mail, audit, events
+select pending_statuses, idempotency_keys, webhook_failures, account_holds, sign_in_failures, sessions, refresh_tokens, links, mail, audit, events
   from app.delete_expired($1);

@@ -11,28 +11,27 @@ from aiohttp import web
 from hub.app import build_app
 from hub.auth import routes as auth_routes
 from hub.domain.permissions import RULES
-from hub.functions import batch, messages, organizations
+from hub.functions.router import FUNCTIONS
 from hub.rest.catalog import Table
 from hub.settings import Settings
 from tests import whatsapp
 
-#: Bodies of the functions and of sign-in. A route with a POST that is in neither list fails `describe`.
+#: Bodies of the functions and of sign-in, from what serves them.
 BODIES: dict[str, Any] = {
-    "/functions/v1/batch": batch.Batch,
-    "/functions/v1/insert-message": messages._Insert,
-    "/functions/v1/whatsapp-cloud-send": messages._Send,
-    "/functions/v1/generate-api-key": organizations._Generate,
-    "/functions/v1/switch-organization": organizations._Switch,
-    "/auth/v1/token": auth_routes._Password,
-    "/auth/v1/user": auth_routes._Change,
-    "/auth/v1/recover": auth_routes._Recover,
-    "/auth/v1/verify": auth_routes._Verify,
+    **{f"/functions/v1/{name}": f.body for name, f in FUNCTIONS.items() if f.body is not None},
+    **{f"/auth/v1/{name}": body for name, body in auth_routes.BODIES.items()},
 }
+#: Routes that take a POST without one. A route with a POST that is in neither list fails `describe`.
 NO_BODY = {
-    "/functions/v1/list-organizations", "/functions/v1/events", "/functions/v1/webhook-failures",
-    "/auth/v1/logout",
-    "/auth/v1/signup", "/functions/v1/upload-media", "/rest/v1", "/rest/v1/",
+    *(f"/functions/v1/{name}" for name, f in FUNCTIONS.items() if f.body is None),
+    "/auth/v1/logout", "/rest/v1", "/rest/v1/",
 }  # fmt: skip
+#: Routes that answer a POST with 405.
+GET_ALONE = {
+    f"/auth/v1/{name}"
+    for name, methods in auth_routes.table().items()
+    if not {"POST", "PUT"} & methods.keys()
+}
 #: What a column of this type is sent as.
 TYPES: dict[str, dict[str, Any]] = {
     "text": {"type": "string"}, "uuid": {"type": "string", "format": "uuid"}, "integer": {"type": "integer"},
@@ -48,6 +47,7 @@ _ERROR = {
         "error": {"type": "string"}, "message": {"type": "string"}, "code": {"type": "string"},
         "hint": {"type": ["string", "null"]}, "error_code": {"type": "string"},
         "request_id": {"type": "string", "minLength": 8}, "details": {}, "msg": {"type": "string"},
+        "weak_password": {"type": "object"},
     },
     "additionalProperties": False,
 }  # fmt: skip
@@ -84,7 +84,8 @@ def _route(template: str, methods: set[str]) -> dict[str, Any]:
     parameters += [
         {"name": name, "in": "query", "schema": schema}
         for name, schema in (
-            ("grant_type", {"enum": ["password", "refresh_token", "x"]}), ("scope", {"type": "string"}),
+            ("grant_type", {"enum": ["password", "refresh_token", "pkce", "x"]}),
+            ("scope", {"type": "string"}),
             ("after", {"type": "string"}), ("limit", {"type": "string"}), ("epoch", {"type": "string"}),
             ("apikey", {"type": "string"}), ("channel_account_id", {"type": "string"}), ("hub.mode",
             {"enum": ["subscribe", "x"]}),
@@ -123,9 +124,7 @@ def _body(template: str, method: str) -> dict[str, Any]:
         assert (
             known
             or "webhook" in template
-            or "settings" in template
-            or "health" in template
-            or ".well-known" in template
+            or template in GET_ALONE
         ), template
         return {"content": {"application/json": {"schema": {}}}}
     (schema,), components = msgspec.json.schema_components([kind])

@@ -203,10 +203,9 @@ _TOKENS = st.one_of(
 @given(text=_TOKENS)
 @_EACH
 def test_X30_tokens(ring: Keyring, text: str) -> None:
-    for read in (ring.verify, ring.verify_recovery):
-        with pytest.raises(HubError) as refused:
-            read(text)
-        assert refused.value.status == 401
+    with pytest.raises(HubError) as refused:
+        ring.verify(text)
+    assert refused.value.status == 401
     with pytest.raises(CannotOpen):
         open_secret(TOKEN_SETTINGS, text, table="t", column="c", organization_id=None, row_id=None)
     assert not signing.verify_meta(text, b"body", ["secret"])

@@ -150,7 +150,7 @@ def forgeries(good: str, ring: Any, url: str, refresh: str) -> dict[str, str]:
         "role service_role without session": signed({"role": "service_role", "session_id": ...}),
         "role hub_owner": signed({"role": "hub_owner"}),
         "role is a list": signed({"role": ["authenticated"]}),
-        "recovery token": ring.recovery_token(claims["sub"], "x"), "refresh as access": refresh,
+        "a link's token": secrets.token_urlsafe(32), "refresh as access": refresh,
         "twice the exp, the later first": raw_signed(
             head_bytes := json.dumps(header).encode(),
             json.dumps(claims)[:-1].encode() + b', "exp": 1}',

@@ -174,15 +174,6 @@ def test_a_foreign_maker_may_sign_project_keys_with_our_secret(ring: Keyring) ->
     assert ring.verify(token)["role"] == "anon"
 
 
-def test_a_recovery_token_is_no_access_token(ring: Keyring) -> None:
-    token = ring.recovery_token(USER["id"], "$argon2id$…")
-    assert ring.verify_recovery(token)["sub"] == USER["id"]
-    with pytest.raises(AuthenticationFailed):
-        ring.verify(token)
-    with pytest.raises(AuthenticationFailed):
-        ring.verify_recovery(access(ring))
-
-
 @pytest.mark.parametrize("kid", ["another", "hs", "es ", "../es", "' or 1=1 --", None, 1, ["es"]])
 def test_X06_a_token_under_another_keys_name_is_refused(ring: Keyring, kid: Any) -> None:
     """Our own signature, but the header names no key that made it."""

@@ -126,12 +126,11 @@ _RING = Keyring(
 
 def tokens(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
-    for read in (_RING.verify, _RING.verify_recovery):
-        try:
-            read(text)
-            raise AssertionError("a forged token was taken")
-        except AuthenticationFailed:
-            pass
+    try:
+        _RING.verify(text)
+        raise AssertionError("a forged token was taken")
+    except AuthenticationFailed:
+        pass
     try:
         open_secret(_LOADED, text, table="t", column="c", organization_id=None, row_id=None)
         raise AssertionError("a forged secret opened")
