@@ -20,7 +20,7 @@ from aiohttp import web
 from hub import __version__
 from hub.auth import routes as auth_routes
 from hub.channels.ingress import webhooks
-from hub.domain.permissions import Need, Verb, rule
+from hub.domain.permissions import FUNCTION_NEEDS, FunctionNeed, Need, Verb, rule
 from hub.functions.router import FUNCTIONS
 from hub.resources import CATALOG
 from hub.rest.schema import Column, Function, Schema, Table
@@ -186,6 +186,21 @@ def needs(need: Need) -> str:
     return f"Needs {', '.join(parts)}." if parts else "For every member."
 
 
+def function_needs(need: FunctionNeed) -> str:
+    """What a function asks, in words."""
+    parts: list[str] = list(need.permissions)
+    if need.roles:
+        parts.append(f"role {' or '.join(need.roles)}")
+    if parts:
+        return f"Needs {' and '.join(parts)}."
+    return {
+        "anybody": "For everybody.",
+        "person": "For every signed-in user.",
+        "caller": "For every signed-in user and every key.",
+        "member": "For every member and key of an organization.",
+    }[need.who]
+
+
 def _call(function: Function) -> dict[str, Any]:
     arguments = {a.name: column_schema(Column(a.name, a.type)) for a in function.arguments}
     body = {
@@ -217,6 +232,7 @@ def _function(name: str, function: Any, method: str) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "tags": ["functions"],
         "summary": summary_of(function.handler) or name,
+        "description": function_needs(FUNCTION_NEEDS[name]),
         "parameters": _in_path(name),
         "responses": {
             "200": {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}},

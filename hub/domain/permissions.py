@@ -151,6 +151,67 @@ RULES: Final[dict[str, Rules]] = {
 #: `profiles` shows memberships; guard_membership decides what a member may change of whom.
 RULES["profiles"] = Rules(read=ANYONE, insert=NOBODY, update=ANYONE, delete=NOBODY)
 
+
+
+class FunctionNeed(msgspec.Struct, frozen=True):
+    """What a function asks of its caller: all of ``permissions``, one of ``roles`` if any are named, and
+    to be
+
+    - ``anybody``, with the anon key or nothing (the link that he brings is checked),
+    - ``person``: a signed-in user, also of no organization,
+    - ``caller``: that, or an organization's key,
+    - ``member``: of an organization, or its key.
+
+    ``operator``: the service_role key may call it as well.
+    """
+
+    permissions: tuple[Permission, ...] = ()
+    roles: tuple[Role, ...] = ()
+    who: Literal["anybody", "person", "caller", "member"] = "member"
+    operator: bool = False
+
+    def admits(self, role: str | None, permissions: frozenset[str]) -> bool:
+        """Of a member or key: whether role and permissions are enough."""
+        return permissions.issuperset(self.permissions) and (not self.roles or role in self.roles)
+
+
+_SENDS: Final = FunctionNeed(("can_send_messages",))
+_READS: Final = FunctionNeed(("can_read_messages",))
+_TEAMS: Final = FunctionNeed(("can_manage_team",))
+_KEYED: Final = FunctionNeed(("can_manage_settings",), ("OWNER", "ADMIN"))
+_PERSON: Final = FunctionNeed(who="person")
+_MEMBER: Final = FunctionNeed()
+_LINK: Final = FunctionNeed(who="anybody")
+
+#: /functions/v1/*. The router refuses by this table before a function is called; a test compares both.
+FUNCTION_NEEDS: Final[dict[str, FunctionNeed]] = {
+    "insert-message": _SENDS,
+    "whatsapp-cloud-send": _SENDS,
+    "upload-media": _SENDS,
+    "media/{id}": _READS,
+    "generate-api-key": _KEYED,
+    "list-api-keys": _KEYED,
+    "revoke-api-key": _KEYED,
+    "rotate-api-key": _KEYED,
+    "list-organizations": FunctionNeed(who="caller"),
+    "create-organization": _PERSON,
+    "switch-organization": _PERSON,
+    "leave-organization": _PERSON,
+    "send-invitation-email": _TEAMS,
+    "list-invitations": _TEAMS,
+    "resend-invitation": _TEAMS,
+    "revoke-invitation": _TEAMS,
+    "check-invitation": _LINK,
+    "accept-invitation": _LINK,
+    "list-members": _MEMBER,
+    "update-member": _TEAMS,
+    "audit-log": FunctionNeed((), ("OWNER", "ADMIN")),
+    "events": _MEMBER,  # of tables that it may not read, none
+    "batch": _MEMBER,  # each operation asks for its own
+    "webhook-failures": FunctionNeed((), ("OWNER", "ADMIN"), operator=True),
+    "mail-outbox": FunctionNeed((), ("OWNER",)),
+}
+
 Verb = Literal["read", "insert", "update", "delete"]
 
 

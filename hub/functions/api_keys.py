@@ -16,7 +16,7 @@ from hub.db.tenancy import acting_as
 from hub.domain.permissions import PERMISSIONS
 from hub.domain.principal import Principal
 from hub.errors import InsufficientPermissions, NotFound, invalid
-from hub.functions.calls import once, plain_text, require_permission, require_role
+from hub.functions.calls import once, plain_text
 from hub.resources import AUTH, DB
 from sql import q
 
@@ -48,11 +48,6 @@ class _Rotate(msgspec.Struct, forbid_unknown_fields=True):
 _generate = msgspec.json.Decoder(_Generate)
 _which = msgspec.json.Decoder(_Which)
 _rotate = msgspec.json.Decoder(_Rotate)
-
-
-def _require(principal: Principal) -> None:
-    require_permission(principal, "can_manage_settings")
-    require_role(principal, "make and end keys")
 
 
 def _end_of(days: int | None) -> datetime | None:
@@ -91,7 +86,6 @@ async def _make(
 async def generate_api_key(request: web.Request, principal: Principal) -> web.Response:
     """A new key; its text is in this answer and nowhere else. A member cannot give a key what he may not do
     himself."""
-    _require(principal)
     raw = await read_body(request, JSON_BYTES)
     body = decode_json(raw, _generate, request.content_type)
     name = plain_text("name", body.name, 200)
@@ -116,7 +110,6 @@ async def generate_api_key(request: web.Request, principal: Principal) -> web.Re
 async def rotate_api_key(request: web.Request, principal: Principal) -> web.Response:
     """A successor with the same name and permissions; the earlier key goes on for `overlap_hours` (24; 0:
     not at all), so that what uses it can be changed without a gap."""
-    _require(principal)
     raw = await read_body(request, JSON_BYTES)
     body = decode_json(raw, _rotate, request.content_type)
     expires_at = _end_of(body.expires_in_days)
@@ -140,7 +133,6 @@ async def rotate_api_key(request: web.Request, principal: Principal) -> web.Resp
 async def revoke_api_key(request: web.Request, principal: Principal) -> web.Response:
     """End a key now: on this hub at once, on the others and on open sockets within five seconds. A revoked
     key never comes back."""
-    _require(principal)
     raw = await read_body(request, JSON_BYTES)
     body = decode_json(raw, _which, request.content_type)
 
@@ -158,7 +150,6 @@ async def revoke_api_key(request: web.Request, principal: Principal) -> web.Resp
 async def list_api_keys(request: web.Request, principal: Principal) -> web.Response:
     """The organization's keys, newest first: prefixes, permissions, ends and last uses (to ten minutes),
     never their text."""
-    _require(principal)
     async with acting_as(request.app[DB], principal, read_only=True) as conn:
         rows = await conn.fetch(q.list_api_keys)
     found = [

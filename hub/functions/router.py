@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from hub.auth.callers import admit, admit_anyone
+from hub.domain.permissions import FUNCTION_NEEDS
 from hub.domain.principal import Principal
 from hub.errors import MethodNotAllowed, NotFound
 from hub.functions import (
@@ -24,20 +25,19 @@ from hub.functions import (
     organizations,
     team,
 )  # fmt: skip
+from hub.functions.calls import require
 
 Handler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 
 
 class Function(msgspec.Struct, frozen=True):
     """Readers answer POST as well: supabase-js' `invoke` sends it unless told otherwise. ``body`` and
-    ``folder`` (of the API document) are for its description. ``is_open``: people without an account call it,
-    with the anon key or nothing; they are counted by address."""
+    ``folder`` (of the API document) are for its description. Who may call it: FUNCTION_NEEDS."""
 
     handler: Handler
     methods: tuple[str, ...]
     folder: str = "External APIs"
     body: type | None = None
-    is_open: bool = False
 
 
 _READ: Final = ("GET", "HEAD", "POST")
@@ -70,12 +70,8 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "list-invitations": Function(invitations.list_invitations, _READ, _ORGANIZATION),
     "resend-invitation": Function(invitations.resend_invitation, _WRITE, _ORGANIZATION, invitations._Which),
     "revoke-invitation": Function(invitations.revoke_invitation, _WRITE, _ORGANIZATION, invitations._Which),
-    "check-invitation": Function(
-        invitations.check_invitation, _WRITE, _ORGANIZATION, invitations._Token, is_open=True
-    ),
-    "accept-invitation": Function(
-        invitations.accept_invitation, _WRITE, _ORGANIZATION, invitations._Accept, is_open=True
-    ),
+    "check-invitation": Function(invitations.check_invitation, _WRITE, _ORGANIZATION, invitations._Token),
+    "accept-invitation": Function(invitations.accept_invitation, _WRITE, _ORGANIZATION, invitations._Accept),
     "list-members": Function(team.list_members, _READ, _ORGANIZATION),
     "update-member": Function(team.update_member, _WRITE, _ORGANIZATION, team._Change),
     "audit-log": Function(audit.audit_log, ("GET", "HEAD"), _ORGANIZATION),
@@ -88,12 +84,15 @@ FUNCTIONS: Final[dict[str, Function]] = {
 
 def routes() -> list[web.RouteDef]:
     named = [
-        web.route("*", f"/functions/v1/{name}", _serve(function)) for name, function in FUNCTIONS.items()
+        web.route("*", f"/functions/v1/{name}", _serve(name, function))
+        for name, function in FUNCTIONS.items()
     ]
     return [*named, web.route("*", "/functions/v1/{name:.*}", _unknown)]
 
 
-def _serve(function: Function) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _serve(name: str, function: Function) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    need = FUNCTION_NEEDS[name]
+
     async def serve(request: web.Request) -> web.StreamResponse:
         if request.method not in function.methods:
             if request.method == "OPTIONS":
@@ -101,7 +100,10 @@ def _serve(function: Function) -> Callable[[web.Request], Awaitable[web.StreamRe
             raise MethodNotAllowed(
                 "This method is not allowed here", details={"allowed": list(function.methods)}
             )
-        who = await (admit_anyone if function.is_open else admit)(request, "functions")
+        if need.who == "anybody":
+            return await function.handler(request, await admit_anyone(request, "functions"))
+        who = await admit(request, "functions")
+        require(who, need)
         return await function.handler(request, who)
 
     return serve

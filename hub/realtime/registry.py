@@ -232,10 +232,10 @@ class Registry:
         self, session: Session, stands: bool, active: bool, fingerprint: str, now: float
     ) -> None:
         principal = session.principal
-        if not active:  # whose sessions have ended as well
-            session.close_soon(protocol.NOT_ALLOWED, "disabled")
-        elif not stands:
+        if not stands:
             session.close_soon(protocol.BAD_TOKEN, "revoked")
+        elif not active:
+            session.close_soon(protocol.NOT_ALLOWED, "disabled")
         elif session.fingerprint not in (None, fingerprint):
             # What it may see or do is different now: it comes back, and starts from a snapshot.
             self.dismiss(session, "permissions", spread_s=0.5)

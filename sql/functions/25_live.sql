@@ -8,7 +8,8 @@ create or replace function app.live_standing(kinds text[], sessions uuid[], subj
            case c.kind
              when 'key' then exists (select from public.api_keys k where k.organization_id = c.org and k.id = c.subject
                                         and k.revoked_at is null and (k.expires_at is null or k.expires_at > now()))
-             else not exists (select from auth.sessions s where s.id = c.session and s.revoked_at is not null)
+             else (not exists (select from auth.sessions s where s.id = c.session and s.revoked_at is not null)   -- a disabled member's have ended; `active` says why
+                   or exists (select from public.memberships m where m.organization_id = c.org and m.user_id = c.subject and not m.is_active))
                   and (c.session is null or exists (select from auth.sessions s where s.id = c.session))
                   and not exists (select from auth.users u where u.id = c.subject and u.banned_until > now())
            end,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.domain.permissions import PERMISSIONS, ROLE_DEFAULTS, RULES, Need, can_see, missing
+from hub.domain.permissions import FUNCTION_NEEDS, PERMISSIONS, ROLE_DEFAULTS, RULES, Need, can_see, missing
 
 DOCS = Path(__file__).parents[2] / "docs" / "permissions.md"
 
@@ -33,6 +33,25 @@ def table() -> str:
 
 def test_the_page_is_the_table() -> None:
     assert table() in DOCS.read_text(encoding="utf-8"), f"docs/permissions.md should hold:\n{table()}"
+
+
+_WHO = {
+    "anybody": "whoever has the link", "person": "a signed-in user", "caller": "a signed-in user, or a key",
+    "member": "any member or key",
+}  # fmt: skip
+
+
+def function_table() -> str:
+    lines = ["| function | needs |", "|---|---|"]
+    for name, need in FUNCTION_NEEDS.items():
+        roles = [" or ".join(need.roles)] if need.roles else []
+        said = ", ".join([*need.permissions, *roles]) or _WHO[need.who]
+        lines.append(f"| `{name}` | {said}{'; the service_role key' if need.operator else ''} |")
+    return "\n".join(lines)
+
+
+def test_the_functions_of_the_page_are_the_table() -> None:
+    assert function_table() in DOCS.read_text(encoding="utf-8"), f"should hold:\n{function_table()}"
 
 
 def test_roles_of_the_page() -> None:
