@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs" / "reliability.md"
 KEPT_RUNS = 10
+_ROW, _RUN = r"[A-Z]+-\d+ \|", r"\d{4}-\d\d-\d\d,"  # how the lines of its two tables begin
 _HEAD = """# Reliability: what was broken on purpose, and what was seen
 
 Each row is a test that starts the whole product (hubs, workers, PostgreSQL, Valkey, the provider's double),
@@ -111,14 +112,14 @@ def counts(rows: list[str]) -> str:
 
 def write(fresh: list[str], whole_run: str | None) -> None:
     """The table with these rows in place of their earlier ones; a run of all tests joins those before it."""
-    rows = {key_of(row): row for row in [*kept(r"[A-Z]+-\d+ \|"), *fresh]}
-    runs = kept(r"\d{4}-\d\d-\d\d,") + ([whole_run] if whole_run else [])
+    rows = {key_of(row): row for row in [*kept(_ROW), *fresh]}
+    runs = kept(_RUN) + ([whole_run] if whole_run else [])
     head = _HEAD.format(machine=machine(), runs="\n".join(runs[-KEPT_RUNS:]))
     TABLE.write_text(head + "\n".join(sorted(rows.values(), key=order)) + "\n")
 
 
-def kept(start: str) -> list[str]:
-    """The lines of the present page whose first cell begins like this."""
+def kept(start: str = _ROW) -> list[str]:
+    """The lines of the present page whose first cell begins like this, a pattern."""
     if not TABLE.exists():
         return []
     return [line for line in TABLE.read_text().splitlines() if re.match(rf"\| {start}", line)]

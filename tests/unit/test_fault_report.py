@@ -13,11 +13,11 @@ from tests.fault import report
 def test_rows_are_replaced_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "TABLE", tmp_path / "reliability.md")
 
-    def run(*records: dict[str, object]) -> list[str]:
+    def run(*records: dict[str, object], whole: str | None = None) -> list[str]:
         lines = tmp_path / "lines"
         given = [{"why": "", "seed": 7, "seconds": 1.0, "figures": "", "when": "call", **r} for r in records]
         lines.write_text("".join(json.dumps(r) + "\n" for r in given))
-        report.write(report.rows_of(lines, "2026-01-01, abc, `make faults`"))
+        report.write(report.rows_of(lines, "2026-01-01, abc, `make faults`"), whole)
         return report.kept()
 
     passed = {"id": "D-10", "test": "t.py::test_D10_x", "method": "Stop a hub. Then on.", "outcome": "passed"}
@@ -38,3 +38,11 @@ def test_rows_are_replaced_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "| pass |" in rows[0]
     skipped = {**passed, "outcome": "skipped", "why": "Skipped: needs root"}
     assert "| needs root | not run |" in run(skipped)[1]
+    for n in range(12):
+        run(passed, whole=f"| 2026-01-{n + 1:02}, abc, `make faults` | {n} | 2 | 0 | 0 | 40 |")
+    runs = report.kept(r"\d{4}-")
+    assert [line.split(" | ")[1] for line in runs] == [str(n) for n in range(2, 12)], (
+        "the ten last whole runs"
+    )
+    assert len(report.kept()) == 2
+    assert report.counts(run(failed, passed)) == "1 | 1 | 0"
