@@ -61,7 +61,7 @@ REDIS_CONNECT_S = 1.0
 
 
 async def database(app: web.Application) -> AsyncIterator[None]:
-    db = Database(app[SETTINGS].database_url, ("ingest", "api", "live", "admin"))
+    db = Database(app[SETTINGS].database_url, ("ingest", "api", "read", "live", "admin"))
     await db.open()
     app[DB] = db
     yield

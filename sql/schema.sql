@@ -275,6 +275,16 @@ CREATE FUNCTION app.apply_statuses(items jsonb) RETURNS uuid[]
     return touched;
   end $_$;
 
+CREATE FUNCTION app.assert_ctx(expected text) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $$
+  begin
+    if current_setting('hub.ctx', true) is distinct from expected then
+      raise exception using errcode = 'XX000', message = 'the connection speaks for somebody else';
+    end if;
+    return true;
+  end $$;
+
 CREATE FUNCTION app.audit_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -14,12 +14,13 @@ import msgspec
 from hub.errors import HubError, Unavailable
 from sql import q
 
-Purpose = Literal["ingest", "api", "live", "worker", "admin"]
+Purpose = Literal["ingest", "api", "read", "live", "worker", "admin"]
 #: Connections by purpose, and the longest a statement may take there.
-SIZES: dict[Purpose, int] = {"ingest": 6, "api": 8, "live": 2, "worker": 8, "admin": 1}
+SIZES: dict[Purpose, int] = {"ingest": 6, "api": 8, "read": 8, "live": 2, "worker": 8, "admin": 1}
 STATEMENT_TIMEOUT: dict[Purpose, str] = {
     "ingest": "4s",
     "api": "5s",
+    "read": "5s",
     "live": "5s",
     "worker": "30s",
     "admin": "30s",
@@ -30,13 +31,14 @@ ACQUIRE_TIMEOUT_S = 2.0
 COMMAND_TIMEOUT_S: dict[Purpose, float] = {
     "ingest": 4.5,
     "api": 6.0,
+    "read": 6.0,
     "live": 6.0,
     "worker": 32.0,
     "admin": 35.0,
 }
 #: The longest that a caller of the API may be kept, waiting for a connection included: what a server that
 #: stands still, or a line that swallows everything, costs it.
-BUDGET_S: dict[Purpose, float] = {"api": 4.8}
+BUDGET_S: dict[Purpose, float] = {"api": 4.8, "read": 4.8}
 
 
 class LoggedEvent(msgspec.Struct, frozen=True):
@@ -49,6 +51,20 @@ class LoggedEvent(msgspec.Struct, frozen=True):
 
 
 _FULL = "The disk is full; nothing can be written now"
+class SpeakingConnection(asyncpg.Connection):  # type: ignore[misc]
+    """One of the pool `read`: it remembers who speaks on it (hub/db/tenancy.py). ``speaker`` is the statement
+    that said so, None when nobody can be sure."""
+
+    __slots__ = ("speaker",)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.speaker: str | None = None
+
+    def speak_for(self, speaker: str | None) -> None:
+        self.speaker = speaker
+
+
 Publish = Callable[[Sequence[LoggedEvent]], None]
 
 
@@ -85,7 +101,9 @@ class Database:
                 command_timeout=COMMAND_TIMEOUT_S[purpose],
                 max_inactive_connection_lifetime=300,
                 reset=_reset,
+                connection_class=SpeakingConnection if purpose == "read" else asyncpg.Connection,
                 server_settings={
+                    **({"default_transaction_read_only": "on"} if purpose == "read" else {}),
                     "application_name": f"{self._application} {purpose}",
                     "timezone": "UTC",
                     "statement_timeout": STATEMENT_TIMEOUT[purpose],

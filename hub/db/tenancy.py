@@ -3,7 +3,8 @@
     async with acting_as(db, principal) as conn:
         await conn.fetch(q.list_open_conversations, limit)
 
-Role and identity are set in the round trip of BEGIN and end with the transaction.
+Role and identity are set in the round trip of BEGIN and end with the transaction. Reads of one statement have
+a door beside it (`reading_as`), where identity stays with the connection and every statement asserts it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from random import uniform
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import asyncpg
 import msgspec
 import structlog
 
-from hub.db.pool import Database, Purpose, quote_literal
+from hub.db.pool import STATEMENT_TIMEOUT, Database, Purpose, SpeakingConnection, quote_literal
 from hub.domain.principal import Principal
 from hub.errors import Unavailable
 
@@ -47,6 +48,50 @@ def entering(principal: Principal, read_only: bool = False) -> str:
         settings.insert(0, ("statement_timeout", _STATEMENT_TIMEOUT[role]))
     calls = ", ".join(f"set_config({quote_literal(k)}, {quote_literal(v)}, true)" for k, v in settings)
     return f"begin{' read only' if read_only else ''}; select {calls}"
+
+
+def reading_context(principal: Principal) -> str:
+    """`hub.ctx` of a read: the caller's, without what differs from request to request."""
+    found = principal.context()
+    found.pop("ip", None)
+    found.pop("request", None)
+    return _encode(found).decode()
+
+
+def speaking(principal: Principal, context: str) -> str:
+    """The statement after which a connection speaks for ``principal`` until the next such statement."""
+    role = principal.db_role
+    claims = principal.claims or {"role": role, "sub": principal.user_id}
+    settings = (
+        ("statement_timeout", _STATEMENT_TIMEOUT.get(role, STATEMENT_TIMEOUT["read"])),
+        ("role", role),
+        ("hub.ctx", context),
+        ("request.jwt.claims", _encode({**claims, "role": role}).decode()),
+    )
+    calls = ", ".join(f"set_config({quote_literal(k)}, {quote_literal(v)}, false)" for k, v in settings)
+    return f"select {calls}"
+
+
+@asynccontextmanager
+async def reading_as(
+    db: Database, principal: Principal, context: str
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A read-only connection for single statements that carry `app.assert_ctx` with ``context``, which
+    raises unless the connection speaks for the caller (guarantees 15). Who spoke last stays, so a caller who
+    comes again pays one round trip instead of three. After an error, a time-out or a cancelled request it
+    speaks for nobody we could be sure of, and the next caller says who he is. Raises Unavailable."""
+    speaker = speaking(principal, context)
+    async with db.connection("read") as lent:
+        conn = cast(SpeakingConnection, lent)
+        if conn.speaker != speaker:
+            conn.speak_for(None)
+            await conn.execute(speaker)
+            conn.speak_for(speaker)
+        try:
+            yield lent
+        except BaseException:
+            conn.speak_for(None)
+            raise
 
 
 @asynccontextmanager

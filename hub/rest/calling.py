@@ -130,11 +130,11 @@ def _reply(
     if media.kind in ("text", "binary", "xml"):
         made: bytes = (body or "").encode()
     elif function.is_set or media.kind == "csv":
-        made = rendered(body, media, csv_line(list(names)))
+        made = rendered(body.encode(), media, csv_line(list(names)))
     else:
         made = (body if body is not None else "null").encode()
         if function.is_rows:
-            made = rendered(body, msgspec.structs.replace(media, kind="object"))
+            made = rendered(made, msgspec.structs.replace(media, kind="object"))
     return Reply(status=read_status(n, total), headers=headers, body=made)
 
 

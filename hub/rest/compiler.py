@@ -60,9 +60,11 @@ class Compiler:
     def _plan(self, table: str, shape: Shape) -> Plan:
         return make_plan(self.schema, self.table(table), shape, aggregates=self._aggregates)
 
-    def _read(self, table: str, shape: Shape, format_: Format, counts: bool) -> tuple[Plan, Statement]:
+    def _read(
+        self, table: str, shape: Shape, format_: Format, counts: bool, asserts: bool = False
+    ) -> tuple[Plan, Statement]:
         plan: Plan = self.plan(table, shape)
-        return plan, statement.read(plan.root, format_, counts=counts)
+        return plan, statement.read(plan.root, format_, counts=counts, asserts=asserts)
 
     def _insert(self, w: WriteShape) -> tuple[Plan, Statement]:
         plan, answer = self._answer(w)

@@ -50,21 +50,24 @@ class Ask(msgspec.Struct, kw_only=True):
 
 
 class Kit(msgspec.Struct, frozen=True):
-    """What making ready takes: the statements, the caller, the keys for secrets."""
+    """What making ready takes: the statements, the caller, the keys for secrets. ``context``: a read may do
+    without a transaction, and asserts this."""
 
     compiler: Compiler
     principal: Principal
     settings: Settings
+    context: str | None = None
 
 
 class Deed(msgspec.Struct, kw_only=True):
-    """``run`` inside a transaction of the caller's. ``wakes`` says that there is something to send now;
-    ``rolls_back`` that nothing may stay."""
+    """``run`` inside a transaction of the caller's. ``context``: it is one statement that asserts this, and
+    needs none. ``wakes`` says that there is something to send now; ``rolls_back`` that nothing may stay."""
 
     name: str
     verb: str
     run: Callable[[Connection], Awaitable[Reply]]
     reads_only: bool = False
+    context: str | None = None
     wakes: bool = False
     rolls_back: bool = False
 

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from hub.auth.callers import admit
 from hub.bodies import JSON_BYTES, read_body
-from hub.db.tenancy import acting_as, in_turn
+from hub.db.tenancy import acting_as, in_turn, reading_as, reading_context
 from hub.domain.principal import Principal
 from hub.errors import MethodNotAllowed, NotAcceptable, NotFound
 from hub.idempotency import REPLAYED, Kept, Once
@@ -74,7 +74,8 @@ async def handle(request: web.Request) -> web.Response:
     if prepare is None:
         raise MethodNotAllowed("Unsupported HTTP method", details={"allowed": list(METHODS)})
     ask = await _ask(request, name)
-    deed = prepare(Kit(compiler, principal, request.app[SETTINGS]), ask)
+    context = reading_context(principal) if request.method in ("GET", "HEAD") else None
+    deed = prepare(Kit(compiler, principal, request.app[SETTINGS], context), ask)
     return await _answer(request, principal, ask, deed)
 
 
@@ -132,7 +133,10 @@ async def _ask(request: web.Request, name: str) -> Ask:
 async def _answer(request: web.Request, principal: Principal, ask: Ask, deed: Deed) -> web.Response:
     started = time.perf_counter()
     try:
-        if deed.reads_only:
+        if deed.context is not None:
+            async with reading_as(request.app[DB], principal, deed.context) as conn:
+                reply = await deed.run(conn)
+        elif deed.reads_only:
             async with acting_as(request.app[DB], principal, read_only=True) as conn:
                 reply = await deed.run(conn)
         else:

@@ -41,10 +41,13 @@ def prepare_read(kit: Kit, ask: Ask) -> Deed:
     # `planned` and `estimated` are counted too: the planner's numbers are made of everybody's rows, and would
     # tell what the neighbours have
     counted = prefer.count is not None
-    plan, statement = kit.compiler.read(table.name, query.shape, format_of(media, ask.method), counted)
+    context = kit.context if prefer.timezone is None else None  # a zone lasts as long as a transaction
+    plan, statement = kit.compiler.read(
+        table.name, query.shape, format_of(media, ask.method), counted, context is not None
+    )
     check_permission(kit.principal, table.name, "read")
     check_reads(kit.principal, plan.reads)
-    arguments = statement.bind(query.values, limit=limit, offset=offset)
+    arguments = statement.bind(query.values, limit=limit, offset=offset, context=context)
 
     async def run(conn: Connection) -> Reply:
         await in_timezone(conn, prefer)
@@ -57,11 +60,11 @@ def prepare_read(kit: Kit, ask: Ask) -> Deed:
         head = csv_line(names_of(plan.root)) if media.kind == "csv" else ""
         return read_reply(row["body"], rows, offset, total, media, prefer, ask, head)
 
-    return Deed(name=table.name, verb="read", run=run, reads_only=True)
+    return Deed(name=table.name, verb="read", run=run, reads_only=True, context=context)
 
 
 def read_reply(
-    body: str, rows: int, offset: int, total: int | None, media: Media, prefer: Prefer, ask: Ask, head: str
+    body: bytes, rows: int, offset: int, total: int | None, media: Media, prefer: Prefer, ask: Ask, head: str
 ) -> Reply:
     headers = {
         "Content-Range": content_range(offset, rows, total),

@@ -52,13 +52,13 @@ def check_single(rows: int, media: Media) -> None:
         )
 
 
-def rendered(body: str, media: Media, header: str = "") -> bytes:
-    """The answer's bytes from Postgres' text; ``header`` is the first line of a CSV."""
+def rendered(body: bytes, media: Media, header: str = "") -> bytes:
+    """The answer from what Postgres made; ``header`` is the first line of a CSV."""
     if media.is_object:
-        return body.strip()[1:-1].strip().encode()
+        return body.strip()[1:-1].strip()
     if media.kind == "csv":
-        return (f"{header}\n{body}" if body else header).encode()
-    return body.encode()
+        return header.encode() + b"\n" + body if body else header.encode()
+    return body
 
 
 def csv_line(names: list[str]) -> str:

@@ -28,7 +28,7 @@ DEFAULT_LIMIT: Final = 1000
 LARGEST_LIMIT: Final = 10_000
 
 #: Places of what is not among the query's own values, counted from the end.
-LIMIT, OFFSET, BODY = -1, -2, -3
+LIMIT, OFFSET, BODY, CONTEXT = -1, -2, -3, -4
 Source = int | str
 """An argument: a place among the values, or a text of the shape itself (a JSON key)."""
 
@@ -64,10 +64,11 @@ class Statement(msgspec.Struct, frozen=True):
     arguments: tuple[Source, ...]
 
     def bind(
-        self, values: Sequence[str], *, limit: int = 0, offset: int = 0, body: str | None = None
-    ) -> list[str | None]:
+        self, values: Sequence[str], *, limit: int = 0, offset: int = 0, body: str | None = None,
+        context: str | None = None,
+    ) -> list[str | None]:  # fmt: skip
         """The arguments of one request."""
-        every = (*values, body, str(offset), str(limit))
+        every = (*values, context, body, str(offset), str(limit))
         return [a if isinstance(a, str) else every[a] for a in self.arguments]
 
 
@@ -344,9 +345,11 @@ def body_of(alias: str, format_: Format) -> str:
     return f"coalesce(json_agg({each}), '[]')::text"
 
 
-def read(root: Level, format_: Format, *, counts: bool, source: str | None = None) -> Statement:
+def read(
+    root: Level, format_: Format, *, counts: bool, asserts: bool = False, source: str | None = None
+) -> Statement:
     """``n``, ``body`` and, when it ``counts``, ``total``: rows without limit and offset, which costs a scan
-    only when the page does not tell."""
+    only when the page does not tell. ``asserts``: it raises unless the connection speaks for the caller."""
     writer = Writer()
     alias = writer.alias()
     source = source if source is not None else table_name(root.table.name)
@@ -355,7 +358,11 @@ def read(root: Level, format_: Format, *, counts: bool, source: str | None = Non
     page = writer.select(
         root, alias, source, tail=f" limit {limit} offset {offset}", only_count=format_ == "none"
     )
-    inner = f"select count(*) as n, {body_of('p', format_)} as body from ({page}) p"
+    # as bytes: the driver would make a string of a text, and the answer bytes of that
+    body = f"convert_to({body_of('p', format_)}, 'UTF8')"
+    inner = f"select count(*) as n, {body} as body from ({page}) p"
+    if asserts:  # names no column, so Postgres asks it once, before it touches a row
+        inner += f" where app.assert_ctx({writer.argument(CONTEXT)})"
     if not counts:
         return writer.done(inner)
     total = f"(select count(*) from {_counted(writer, root, source)})"

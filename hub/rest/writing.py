@@ -241,7 +241,7 @@ def _reply(
         return Reply(status=status, headers=headers)
     headers["Content-Type"] = media.content_type
     head = csv_line(names_of(plan.root)) if media.kind == "csv" else ""
-    return Reply(status=status, headers=headers, body=rendered(row["body"], media, head))
+    return Reply(status=status, headers=headers, body=rendered(row["body"].encode(), media, head))
 
 
 def _location(table: Table, place: str) -> str:

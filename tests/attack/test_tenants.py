@@ -11,6 +11,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,8 +27,9 @@ from hypothesis import strategies as st
 from hub.db import pool
 from hub.db.embedded import EmbeddedValkey
 from hub.db.pool import Database
-from hub.db.tenancy import acting_as
+from hub.db.tenancy import acting_as, reading_as, reading_context
 from hub.domain.permissions import PERMISSIONS, RULES
+from hub.domain.principal import ANON, Principal
 from hub.errors import HubError
 from hub.realtime.protocol import AnyCommand
 from hub.resources import CATALOG, DB
@@ -389,7 +391,7 @@ _TOKEN = re.compile(
     r"|public|insert|into|on|conflict|do|update|set|excluded|nothing|returning|with|written|delete|default"
     r"|values|body|n|total|inserted|place|keys|xmax|lateral|left|join|exists|least|then|else|case|when|end"
     r"|group|sum|avg|max|min|cast|to_json|to_jsonb|to_tsvector|to_tsquery|plainto_tsquery|phraseto_tsquery"
-    r"|websearch_to_tsquery|regconfig|row_number|over|bigint|j|w|c|[pqtbx]|[tejz]\d+|[01]|1000)\b|1000|&<|&>"
+    r"|websearch_to_tsquery|convert_to|app\.assert_ctx|regconfig|row_number|over|bigint|j|w|c|[pqtbx]|[tejz]\d+|[01]|1000)\b|1000|&<|&>"
 )
 
 
@@ -397,7 +399,7 @@ def shape_of(text: str, names: set[str]) -> set[str]:
     """What in a statement is neither a known token nor a quoted name; the aliases it gives."""
     quoted = re.findall(r'"((?:[^"]|"")*)"', text)
     rest = re.sub(r'"(?:[^"]|"")*"', " ", text)
-    for constant in ("'[]'", "''"):
+    for constant in ("'[]'", "'UTF8'", "''"):
         rest = rest.replace(constant, " ")
     left = _TOKEN.sub("", rest)
     assert left == "", (left, text)
@@ -510,6 +512,7 @@ def test_X05_whatever_is_asked_becomes_a_prepared_shape(compiler: Compiler, quer
         shape = WriteShape(table=table, shape=parsed.shape, names=("id",), returning="rows")
         statements: list[Statement] = [
             compiler.read(table, parsed.shape, "json", True)[1],
+            compiler.read(table, parsed.shape, "json", False, True)[1],
             compiler.update(shape)[1],
             compiler.delete(shape)[1],
             compiler.insert(msgspec.structs.replace(shape, resolution="merge-duplicates"))[1],
@@ -662,6 +665,7 @@ async def test_X25_clients_that_hang_up_leave_nothing_for_the_next(
 ) -> None:
     """The same through HTTP: answers are read by whoever asked, also when every second client hangs up."""
     monkeypatch.setitem(pool.SIZES, "api", 4)
+    monkeypatch.setitem(pool.SIZES, "read", 4)
     async with running_hub(servers, valkey.url, tmp_path, **WIDE) as hub:
         tokens = []
         for n in range(2):
@@ -691,6 +695,95 @@ async def test_X25_clients_that_hang_up_leave_nothing_for_the_next(
             *(one(rng.randrange(2), rng.uniform(0, 0.02) if i % 2 else None) for i in range(total))
         )
         assert wrong == []
+
+
+#: A read of one statement, as the compiler writes it.
+ASSERTED = "select organization_id, first_name, app.org() as whose from contacts where app.assert_ctx($1)"
+
+
+async def test_X25_identity_that_stays_with_a_connection_is_always_the_readers(
+    monkeypatch: pytest.MonkeyPatch, servers: Servers, superuser: asyncpg.Connection
+) -> None:
+    """The same for reads outside a transaction, with the anon and service roles between: every row is the
+    reader's own, and app.assert_ctx had nothing to say."""
+    monkeypatch.setitem(pool.SIZES, "read", 4)
+    people: list[Principal] = [ANON, Principal(kind="service", role="service_role")]
+    orgs = [await make_org(superuser) for _ in range(2)]
+    for n, org in enumerate(orgs):
+        for _ in range(20):
+            await make_contact(superuser, org, first_name=f"Of {n}")
+        people.append((await make_member(superuser, org, "OWNER")).principal())
+    expected: list[set[Any]] = [set(), {o.id for o in orgs}, {orgs[0].id}, {orgs[1].id}]
+    db = Database(servers.database_url, ("read",))
+    await db.open()
+    seed = random.randrange(1 << 32)
+    rng = random.Random(seed)
+    foreign: list[Any] = []
+    outcomes = {"done": 0, "cancelled": 0}
+    gate = asyncio.Semaphore(32)
+
+    async def work(n: int) -> None:
+        context = reading_context(people[n])
+        async with reading_as(db, people[n], context) as conn:
+            if n % 2 and rng.random() < 0.1:
+                with suppress(asyncpg.PostgresError):
+                    await conn.fetch("select 1 / 0")
+            rows = await conn.fetch(ASSERTED, context)
+        if {r["organization_id"] for r in rows} != expected[n]:
+            foreign.append((seed, n, rows))
+
+    async def one(n: int, patience: float | None) -> None:
+        async with gate:
+            task = asyncio.create_task(work(n))
+            if patience is not None:
+                await asyncio.wait([task], timeout=patience)
+                task.cancel()
+            try:
+                await task
+                outcomes["done"] += 1
+            except asyncio.CancelledError:
+                outcomes["cancelled"] += 1
+
+    total = scaled(2_000, 20_000)
+    await asyncio.gather(
+        *(one(rng.randrange(4), rng.uniform(0, 0.02) if i % 2 else None) for i in range(total))
+    )
+    assert foreign == []
+    assert outcomes["cancelled"] > total // 10 and outcomes["done"] >= total // 2, outcomes
+    async with db.connection("read") as conn:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await conn.execute("create table public.written (id integer)")
+    await db.close()
+
+
+async def test_X25_a_sabotaged_reset_is_noticed_every_time(
+    monkeypatch: pytest.MonkeyPatch, servers: Servers, valkey: EmbeddedValkey, tmp_path: Path,
+    superuser: asyncpg.Connection,
+) -> None:  # fmt: skip
+    """A connection whose memory says B and whose settings say A: every read of B is a 500 without words, and
+    shows nothing of A; the next one is B's own."""
+    monkeypatch.setitem(pool.SIZES, "read", 1)
+    async with running_hub(servers, valkey.url, tmp_path, **WIDE) as hub:
+        people = []
+        for n in range(2):
+            org = await make_org(superuser)
+            await make_contact(superuser, org, first_name=f"Of {n}")
+            people.append(await make_member(superuser, org, "OWNER"))
+        token = await token_of(hub, superuser, people[1])
+        theirs = reading_context(people[0].principal())
+        for path in ("", "&order=first_name&limit=5", "&offset=1", "&first_name=eq.x"):
+            for prefer in ("", "count=exact"):
+                read = f"/rest/v1/contacts?select=first_name{path}"
+                options: Any = {"token": token, "headers": {"Prefer": prefer}}
+                mine = await hub.get(read, **options)
+                assert mine.status in (200, 206) and "Of 0" not in mine.body.decode()
+                async with hub.app[DB].connection("read") as conn:
+                    await conn.execute("select set_config('hub.ctx', $1, false)", theirs)
+                wrong = await hub.get(read, **options)
+                assert (wrong.status, wrong.json["code"]) == (500, "XX000"), wrong
+                assert "Of 0" not in wrong.body.decode() and "somebody" not in wrong.body.decode()
+                again = await hub.get(read, **options)
+                assert (again.status, again.body) == (mine.status, mine.body)
 
 
 # X-34

@@ -104,8 +104,8 @@ async def no_connection(s: Scene) -> Answer:
     await s.call("GET", "contacts")
     s.monkeypatch.setattr(pool, "ACQUIRE_TIMEOUT_S", 0.2)
     async with AsyncExitStack() as held:
-        for _ in range(pool.SIZES["api"]):
-            await held.enter_async_context(s.hub.app[DB].connection("api"))
+        for _ in range(pool.SIZES["read"]):
+            await held.enter_async_context(s.hub.app[DB].connection("read"))
         return await s.call("GET", "contacts")
 
 
