@@ -88,6 +88,14 @@ CREATE FUNCTION app.account_changed() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ begin perform app.release_account(new.organization_id, new.id); return null; end $$;
 
+CREATE FUNCTION app.account_proof(member uuid, session uuid) RETURNS TABLE(encrypted_password text, email text, proved_s double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select u.encrypted_password, u.email, extract(epoch from clock_timestamp() - s.proved_at)::double precision
+      from auth.users u join auth.sessions s on s.user_id = u.id and s.id = session where u.id = member
+  $$;
+
 CREATE FUNCTION app.account_secret_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -274,6 +282,51 @@ CREATE FUNCTION app.apply_statuses(items jsonb) RETURNS uuid[]
     perform app.lock_streams(touched);
     return touched;
   end $_$;
+
+CREATE FUNCTION app.ask_email_change(member uuid, address text, mail_id uuid, payload text, token_hash bytea, code_hash bytea, data jsonb) RETURNS TABLE(is_free boolean, wait_s double precision)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_variable
+  declare
+    wait double precision;
+  begin
+    if exists (select from auth.users u where u.email = address) then
+      return query select false, 0::double precision;
+      return;
+    end if;
+    wait := app.ask_link(mail_id, 'email_change', member::text, address, 'email_change', payload, null, token_hash, code_hash, data, interval '1 day');
+    if wait = 0 then
+      update auth.users u set email_change = address, email_change_sent_at = now(), updated_at = now() where u.id = member;
+    end if;
+    return query select true, wait;
+  end $$;
+
+CREATE FUNCTION app.ask_link(mail_id uuid, kind text, subject text, address text, template text, payload text, only_if text, token_hash bytea, code_hash bytea, data jsonb, life interval) RETURNS double precision
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_variable
+  declare
+    earlier auth.one_time_tokens;
+    wait double precision;
+  begin
+    perform pg_advisory_xact_lock(hashtextextended('link:' || kind || ':' || subject, 0));
+    select * into earlier from auth.one_time_tokens t where t.subject = subject and t.kind = kind and t.created_at > now() - interval '24 hours';
+    if found and mail_id is not null then
+      wait := extract(epoch from earlier.created_at - clock_timestamp()) + least(3600, 60 * 2.0 ^ least(20, greatest(0, earlier.sends - 3)));
+      if wait > 0 then
+        return wait;
+      end if;
+    end if;
+    delete from auth.one_time_tokens t where t.subject = subject and t.kind = kind;
+    insert into auth.one_time_tokens (subject, kind, email, token_hash, code_hash, data, sends, expires_at)
+    values (subject, kind, address, token_hash, code_hash, data, coalesce(earlier.sends, 0) + 1, now() + life);
+    if mail_id is not null then
+      perform app.enqueue_mail(mail_id, null, address, template, payload, only_if, kind || ':' || subject);
+    end if;
+    return 0;
+  end $$;
 
 CREATE FUNCTION app.assert_ctx(expected text) RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -817,7 +870,7 @@ CREATE FUNCTION app.deed_of(table_name text, op text, before jsonb, after jsonb)
     end
   $$;
 
-CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses bigint, idempotency_keys bigint, webhook_failures bigint, account_holds bigint, sign_in_failures bigint, sessions bigint, refresh_tokens bigint, mail bigint, audit bigint, events bigint)
+CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses bigint, idempotency_keys bigint, webhook_failures bigint, account_holds bigint, sign_in_failures bigint, sessions bigint, refresh_tokens bigint, links bigint, mail bigint, audit bigint, events bigint)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -845,6 +898,9 @@ CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses
          where t.used_at < now() - interval '30 days'
            and exists (select from auth.refresh_tokens c where c.parent_id = t.id and c.used_at is not null)
          limit batch for update of t skip locked)) returning 1
+    ), links as (
+      delete from auth.one_time_tokens t where t.ctid = any (array(
+        select ctid from auth.one_time_tokens where created_at < now() - interval '24 hours' and expires_at < now() limit batch for update skip locked)) returning 1
     ), mails as (
       delete from app.mail_outbox m where m.id = any (array(
         select id from app.mail_outbox where state <> 'running' and created_at < now() - interval '30 days' limit batch for update skip locked)) returning 1
@@ -867,7 +923,7 @@ CREATE FUNCTION app.delete_expired(batch integer) RETURNS TABLE(pending_statuses
        where e.organization_id = gone.id and e.seq = gone.seq returning 1
     )
     select (select count(*) from statuses), (select count(*) from keys), (select count(*) from failures), (select count(*) from holds),
-           (select count(*) from attempts), (select count(*) from ended), (select count(*) from tokens), (select count(*) from mails),
+           (select count(*) from attempts), (select count(*) from ended), (select count(*) from tokens), (select count(*) from links), (select count(*) from mails),
            (select count(*) from audits), (select count(*) from past)
   $$;
 
@@ -905,6 +961,11 @@ CREATE FUNCTION app.drop_media_job() RETURNS trigger
     delete from app.jobs j where j.organization_id = old.organization_id and j.kind = 'media' and j.key = old.id::text;
     return null;
   end $$;
+
+CREATE FUNCTION app.drop_user(member uuid) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ with gone as (delete from auth.users u where u.id = member returning 1) select exists (select from gone) $$;
 
 CREATE FUNCTION app.durability() RETURNS TABLE(setting text, value text)
     LANGUAGE sql STABLE
@@ -1174,6 +1235,45 @@ CREATE FUNCTION app.find_contacts(term text, tag text, most integer) RETURNS SET
      order by c.created_at desc, c.id desc
      limit $3
   $_$;
+
+CREATE TABLE auth.one_time_tokens (
+    subject text NOT NULL,
+    kind text NOT NULL,
+    email text NOT NULL,
+    token_hash bytea NOT NULL,
+    code_hash bytea NOT NULL,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    wrong_codes integer DEFAULT 0 NOT NULL,
+    sends integer DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT one_time_tokens_kind_check CHECK ((kind = ANY (ARRAY['signup'::text, 'recovery'::text, 'magiclink'::text, 'invite'::text, 'email_change'::text, 'reauthentication'::text, 'pkce'::text])))
+);
+
+ALTER TABLE ONLY auth.one_time_tokens FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION app.find_token(given_hash bytea, address text, kinds text[], codes bytea[]) RETURNS auth.one_time_tokens
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    t auth.one_time_tokens;
+    found_one auth.one_time_tokens;
+  begin
+    if given_hash is not null then
+      select * into found_one from auth.one_time_tokens x where x.token_hash = given_hash and x.kind = any (kinds) and x.expires_at > now() for update;
+      return found_one;
+    end if;
+    for t in select * from auth.one_time_tokens x where x.email = address and x.kind = any (kinds) and x.expires_at > now() order by x.created_at desc, x.subject for update loop
+      if found_one.kind is null and t.wrong_codes < 5 and t.code_hash = codes[array_position(kinds, t.kind)] then
+        found_one := t;
+      end if;
+    end loop;
+    if found_one.kind is null then
+      update auth.one_time_tokens x set wrong_codes = x.wrong_codes + 1 where x.email = address and x.kind = any (kinds) and x.wrong_codes < 5;
+    end if;
+    return found_one;
+  end $$;
 
 CREATE FUNCTION app.finish_idempotent(principal text, key text, hash bytea, status integer, body text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -1726,6 +1826,28 @@ CREATE FUNCTION app.invitation_by_token(hash bytea) RETURNS TABLE(state text, or
      where t.token_hash = hash
   $$;
 
+CREATE FUNCTION app.invite_user(address text, metadata jsonb, mail_id uuid, payload text, token_hash bytea, code_hash bytea, data jsonb) RETURNS TABLE(outcome text, user_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_variable
+  declare
+    u auth.users;
+  begin
+    perform pg_advisory_xact_lock(hashtextextended('signup:' || address, 0));
+    select * into u from auth.users x where x.email = address;
+    if u.email_confirmed_at is not null then
+      return query select 'exists', u.id;
+      return;
+    end if;
+    insert into auth.users as x (email, user_metadata, invited_at) values (address, metadata, now())
+    on conflict (email) do update set user_metadata = x.user_metadata || excluded.user_metadata, invited_at = now(), encrypted_password = null, updated_at = now()
+    returning x.* into u;
+    delete from auth.one_time_tokens t where t.subject = address and t.kind = 'invite';
+    perform app.ask_link(mail_id, 'invite', address, address, 'invite', payload, 'user', token_hash, code_hash, data, interval '7 days');
+    return query select 'made', u.id;
+  end $$;
+
 CREATE FUNCTION app.is_wanted(recipient text, only_if text) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1764,6 +1886,15 @@ CREATE FUNCTION app.keep_failure(org uuid, channel text, account uuid, why text,
     values (org, channel, account, why, error, headers, body, sha256(body))
     on conflict (organization_id, channel, sha256, reason) do update set attempts = app.webhook_failures.attempts
     returning id
+  $$;
+
+CREATE FUNCTION app.keep_flow(member uuid, code_hash bytea, data jsonb) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into auth.one_time_tokens as t (subject, kind, email, token_hash, code_hash, data, expires_at)
+    values (member::text, 'pkce', '', code_hash, ''::bytea, data, now() + interval '5 minutes')
+    on conflict (subject, kind) do update set token_hash = excluded.token_hash, data = excluded.data, created_at = now(), expires_at = excluded.expires_at
   $$;
 
 CREATE FUNCTION app.keep_invitation_token(invitation uuid, hash bytea) RETURNS TABLE(outcome text, id uuid, email text, role text, permissions jsonb, invited_by uuid, expires_at timestamp with time zone, created_at timestamp with time zone)
@@ -1936,6 +2067,15 @@ CREATE FUNCTION app.list_signing_keys() RETURNS TABLE(kid text, algorithm text, 
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ select k.kid, k.algorithm, k.public_jwk, k.sealed, k.is_current, k.created_at from app.signing_keys k where k.retired_at is null order by k.created_at, k.kid $$;
+
+CREATE FUNCTION app.list_users(page_size integer, skip bigint) RETURNS TABLE(total bigint, document jsonb)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select (select count(*) from auth.users), app.user_document(u.id)
+      from (select x.id, x.created_at from auth.users x order by x.created_at desc, x.id desc limit page_size offset skip) u
+     order by u.created_at desc, u.id desc
+  $$;
 
 CREATE FUNCTION app.live_standing(kinds text[], sessions uuid[], subjects uuid[], orgs uuid[]) RETURNS TABLE(n bigint, stands boolean, active boolean, fingerprint text)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2122,7 +2262,7 @@ CREATE FUNCTION app.note_refusals(items jsonb) RETURNS void
      where exists (select from public.organizations o where o.id = i.organization_id)
   $$;
 
-CREATE FUNCTION app.open_session(member uuid, web boolean, agent text, address inet, first_hash bytea, request text) RETURNS uuid
+CREATE FUNCTION app.open_session(member uuid, web boolean, agent text, address inet, first_hash bytea, request text, method text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2130,13 +2270,14 @@ CREATE FUNCTION app.open_session(member uuid, web boolean, agent text, address i
     session uuid;
     org uuid := app.home_of(member);
   begin
-    insert into auth.sessions (user_id, organization_id, is_web, user_agent, ip) values (member, org, web, left(agent, 400), address)
+    insert into auth.sessions (user_id, organization_id, is_web, user_agent, ip, amr)
+    values (member, org, web, left(agent, 400), address, jsonb_build_array(jsonb_build_object('method', method, 'timestamp', floor(extract(epoch from now())))))
     returning id into session;
     insert into auth.refresh_tokens (session_id, token_hash) values (session, first_hash);
     update auth.users set last_sign_in_at = now() where id = member;
     if org is not null then
-      insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, ip, request_id)
-      values (org, 'user', member, 'session.opened', 'sessions', session, address, request);
+      insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details, ip, request_id)
+      values (org, 'user', member, 'session.opened', 'sessions', session, jsonb_build_object('method', method), address, request);
     end if;
     return session;
   end $$;
@@ -2173,11 +2314,6 @@ CREATE FUNCTION app.own_media() RETURNS trigger
        and f.id = case when i.item ->> 'file_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (i.item ->> 'file_id')::uuid end;
     return null;
   end $_$;
-
-CREATE FUNCTION app.password_of(user_id uuid) RETURNS text
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$ select u.encrypted_password from auth.users u where u.id = user_id $$;
 
 CREATE FUNCTION app.pipeline_stages() RETURNS trigger
     LANGUAGE plpgsql
@@ -2242,6 +2378,38 @@ CREATE FUNCTION app.place_message() RETURNS trigger
 CREATE FUNCTION app.preview(content text, message_type text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select coalesce(nullif(left(content, 160), ''), '[' || message_type || ']') $$;
+
+CREATE FUNCTION app.put_user(member uuid, address text, password_hash text, confirmed boolean, metadata jsonb, app_metadata jsonb, ban double precision) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_variable
+  declare
+    found_id uuid;
+  begin
+    if member is null then
+      insert into auth.users as u (email, encrypted_password, email_confirmed_at, user_metadata, app_metadata, banned_until)
+      values (address, password_hash, case when confirmed then now() end, coalesce(metadata, '{}'), coalesce(app_metadata, '{}'), case when ban > 0 then now() + make_interval(secs => ban) end)
+      returning u.id into found_id;
+      return found_id;
+    end if;
+    update auth.users u
+       set email = coalesce(address, u.email), encrypted_password = coalesce(password_hash, u.encrypted_password),
+           email_confirmed_at = case when confirmed then coalesce(u.email_confirmed_at, now()) else u.email_confirmed_at end,
+           user_metadata = jsonb_strip_nulls(u.user_metadata || coalesce(metadata, '{}')), app_metadata = jsonb_strip_nulls(u.app_metadata || coalesce(app_metadata, '{}')),
+           banned_until = case when ban is null then u.banned_until when ban > 0 then now() + make_interval(secs => ban) end, updated_at = now()
+     where u.id = member returning u.id into found_id;
+    if address is not null then
+      update public.memberships m set email = address where m.user_id = member and m.email is distinct from address;
+    end if;
+    if password_hash is not null or ban > 0 then
+      perform app.end_sessions(null, member, 'global');
+      insert into public.audit_log (organization_id, actor_kind, action, target_table, target_id)
+      select m.organization_id, 'service', case when ban > 0 then 'user.banned' else 'password.changed' end, 'users', member
+        from public.memberships m where m.user_id = member and m.is_active;
+    end if;
+    return found_id;
+  end $$;
 
 CREATE FUNCTION app.queue_message() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2524,6 +2692,51 @@ CREATE FUNCTION app.record_message(item jsonb) RETURNS TABLE(id uuid, conversati
     returning m.id, m.conversation_id, m.contact_id;
   end $$;
 
+CREATE FUNCTION app.redeem_token(given_hash bytea, address text, kinds text[], codes bytea[], allow_new boolean) RETURNS TABLE(outcome text, user_id uuid, kind text, data jsonb, email text, old_email text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_variable
+  declare
+    t auth.one_time_tokens := app.find_token(given_hash, address, kinds, codes);
+    u auth.users;
+  begin
+    if t.kind is null then
+      return query select 'bad', null::uuid, null::text, null::jsonb, null::text, null::text;
+      return;
+    end if;
+    delete from auth.one_time_tokens x where x.subject = t.subject and x.kind = t.kind;
+    if t.kind = 'email_change' then
+      select * into u from auth.users x where x.id = t.subject::uuid and x.email_change = t.email for update;
+      if u.id is not null and exists (select from auth.users x where x.email = t.email) then
+        return query select 'taken', u.id, t.kind, t.data, t.email, null::text;
+        return;
+      end if;
+      update auth.users x set email = t.email, email_change = null, email_change_sent_at = null, email_confirmed_at = now(), updated_at = now() where x.id = u.id;
+      update public.memberships m set email = t.email where m.user_id = u.id;
+      delete from auth.one_time_tokens x where x.email = u.email and x.kind <> 'pkce';
+      delete from app.mail_outbox m where m.organization_id is null and m.recipient = u.email and m.key is not null and m.state <> 'running';
+      insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
+      select m.organization_id, 'user', u.id, 'email.changed', 'users', u.id from public.memberships m where m.user_id = u.id and m.is_active;
+    else
+      select * into u from auth.users x where x.email = t.email for update;
+      if u.id is null and t.kind = 'magiclink' and allow_new and (t.data ->> 'create')::boolean then
+        insert into auth.users (email, user_metadata) values (t.email, coalesce(t.data -> 'user_metadata', '{}')) returning * into u;
+      end if;
+      update auth.users x
+         set email_confirmed_at = coalesce(x.email_confirmed_at, now()), updated_at = now(),
+             encrypted_password = case when x.email_confirmed_at is null and t.kind <> 'signup' then null else x.encrypted_password end
+       where x.id = u.id;
+    end if;
+    if u.id is null then
+      return query select 'bad', null::uuid, null::text, null::jsonb, null::text, null::text;
+    elsif u.banned_until > now() then
+      return query select 'banned', u.id, t.kind, t.data, t.email, null::text;
+    else
+      return query select 'good', u.id, t.kind, t.data, t.email, case when t.kind = 'email_change' then u.email end;
+    end if;
+  end $$;
+
 CREATE FUNCTION app.refuse_invitation(hash bytea, reason text, ip text, request text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2640,6 +2853,8 @@ CREATE FUNCTION app.rotate_refresh(given_hash bytea, child_hash bytea, child_sea
       return;
     end if;
     perform app.end_sessions(s.id, s.user_id, 'local');
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
+    select s.organization_id, 'user', s.user_id, 'refresh_token.reused', 'sessions', s.id where s.organization_id is not null;
     return query select 'reused', s.id, s.user_id, null::text;
   end $$;
 
@@ -2674,7 +2889,7 @@ CREATE FUNCTION app.session_of_refresh(given_hash bytea) RETURNS TABLE(session_i
      where r.token_hash = given_hash and s.revoked_at is null
   $$;
 
-CREATE FUNCTION app.session_state(session uuid) RETURNS TABLE(user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean)
+CREATE FUNCTION app.session_state(session uuid) RETURNS TABLE(user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean, aal text, amr jsonb)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2682,11 +2897,20 @@ CREATE FUNCTION app.session_state(session uuid) RETURNS TABLE(user_id uuid, orga
            array_remove(array[case when m.can_access_crm then 'can_access_crm' end, case when m.can_access_pm then 'can_access_pm' end,
              case when m.can_manage_team then 'can_manage_team' end, case when m.can_manage_settings then 'can_manage_settings' end,
              case when m.can_send_messages then 'can_send_messages' end, case when m.can_read_messages then 'can_read_messages' end], null),
-           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false)
+           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false), s.aal, s.amr
       from auth.sessions s
       join auth.users u on u.id = s.user_id
       left join public.memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id and m.is_active
      where s.id = session
+  $$;
+
+CREATE FUNCTION app.sessions_of(member uuid) RETURNS TABLE(id uuid, organization text, is_web boolean, aal text, user_agent text, ip inet, created_at timestamp with time zone, refreshed_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select s.id, o.name, s.is_web, s.aal, s.user_agent, s.ip, s.created_at, s.refreshed_at
+      from auth.sessions s left join public.organizations o on o.id = s.organization_id
+     where s.user_id = member and s.revoked_at is null order by s.created_at desc, s.id desc limit 200
   $$;
 
 CREATE FUNCTION app.settle_failure(token uuid, failure uuid, applied boolean, why text, retry_in interval) RETURNS void
@@ -2892,7 +3116,7 @@ CREATE FUNCTION app.sign_in_failed(account text, network text, reason text, addr
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     insert into auth.sign_in_failures as f (account, network)
-    select v.account, sign_in_failed.network from (values (sign_in_failed.account), ('*')) v (account) where reason = 'invalid_credentials'
+    select v.account, sign_in_failed.network from (values (sign_in_failed.account), ('*')) v (account) where reason in ('invalid_credentials', 'invalid_code')
     on conflict (account, network) do update
        set failures = case when f.last_at > now() - interval '1 hour' then f.failures + 1 else 1 end, last_at = now();
     insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details, ip, request_id)
@@ -2904,6 +3128,37 @@ CREATE FUNCTION app.sign_in_succeeded(account text, network text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ delete from auth.sign_in_failures f where f.account = sign_in_succeeded.account and f.network = sign_in_succeeded.network $$;
+
+CREATE FUNCTION app.sign_up(address text, password_hash text, metadata jsonb, confirmed boolean, confirm_id uuid, confirm_payload text, known_id uuid, known_payload text, token_hash bytea, code_hash bytea, data jsonb) RETURNS TABLE(outcome text, user_id uuid, wait_s double precision)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_variable
+  declare
+    u auth.users;
+    wait double precision := 0;
+    made uuid;
+  begin
+    perform pg_advisory_xact_lock(hashtextextended('signup:' || address, 0));
+    select * into u from auth.users x where x.email = address;
+    if not confirmed then
+      wait := app.ask_link(case when u.email_confirmed_at is null then confirm_id else known_id end, 'signup', address, address,
+                           case when u.email_confirmed_at is null then 'signup' else 'already_member' end,
+                           case when u.email_confirmed_at is null then confirm_payload else known_payload end, null,
+                           case when u.email_confirmed_at is null then token_hash else sha256(uuid_send(uuidv4())) end,   -- nobody holds what signs a known one in
+                           case when u.email_confirmed_at is null then code_hash else sha256(uuid_send(uuidv4())) end, data, interval '1 day');
+    end if;
+    if wait > 0 or u.email_confirmed_at is not null then
+      return query select 'exists', u.id, wait;
+      return;
+    end if;
+    insert into auth.users as x (email, encrypted_password, user_metadata, email_confirmed_at, confirmation_sent_at)
+    values (address, password_hash, metadata, case when confirmed then now() end, case when not confirmed then now() end)
+    on conflict (email) do update set encrypted_password = excluded.encrypted_password, user_metadata = excluded.user_metadata,
+       email_confirmed_at = excluded.email_confirmed_at, confirmation_sent_at = excluded.confirmation_sent_at, updated_at = now()
+    returning x.id into made;
+    return query select 'made', made, 0::double precision;
+  end $$;
 
 CREATE FUNCTION app.stand_aside() RETURNS trigger
     LANGUAGE plpgsql
@@ -3036,11 +3291,36 @@ CREATE FUNCTION app.update_user(member uuid, session uuid, password_hash text, m
            updated_at = now()
      where u.id = member;
     if password_hash is not null then
+      delete from auth.one_time_tokens t using auth.users u where u.id = member and t.email = u.email;   -- links that sign in with the old one's proof
       perform app.end_sessions(session, member, 'others');
       insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id)
       select m.organization_id, 'user', member, 'password.changed', 'users', member from public.memberships m where m.user_id = member and m.is_active;
     end if;
     return app.user_document(member);
+  end $$;
+
+CREATE FUNCTION app.use_flow(code_hash bytea) RETURNS TABLE(user_id uuid, data jsonb)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with used as (delete from auth.one_time_tokens t where t.token_hash = use_flow.code_hash and t.kind = 'pkce' returning t.*)
+    select u.subject::uuid, u.data from used u where u.expires_at > now()
+  $$;
+
+CREATE FUNCTION app.use_nonce(member uuid, code bytea) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    t auth.one_time_tokens;
+  begin
+    select * into t from auth.one_time_tokens x where x.subject = member::text and x.kind = 'reauthentication' and x.expires_at > now() and x.wrong_codes < 5 for update;
+    if t.code_hash = code then
+      delete from auth.one_time_tokens x where x.subject = t.subject and x.kind = t.kind;
+      return true;
+    end if;
+    update auth.one_time_tokens x set wrong_codes = x.wrong_codes + 1 where x.subject = t.subject and x.kind = t.kind;
+    return false;
   end $$;
 
 CREATE FUNCTION app.user_by_email(address text) RETURNS TABLE(id uuid, encrypted_password text, banned boolean, confirmed boolean)
@@ -3056,7 +3336,9 @@ CREATE FUNCTION app.user_document(user_id uuid) RETURNS jsonb
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     select jsonb_build_object('id', u.id, 'email', u.email, 'email_confirmed_at', u.email_confirmed_at, 'last_sign_in_at', u.last_sign_in_at,
-             'user_metadata', u.user_metadata, 'app_metadata', u.app_metadata, 'created_at', u.created_at, 'updated_at', u.updated_at)
+             'user_metadata', u.user_metadata, 'app_metadata', u.app_metadata, 'created_at', u.created_at, 'updated_at', u.updated_at,
+             'new_email', u.email_change, 'email_change_sent_at', u.email_change_sent_at, 'confirmation_sent_at', u.confirmation_sent_at,
+             'invited_at', u.invited_at, 'banned_until', case when u.banned_until > now() then u.banned_until end)
       from auth.users u where u.id = user_id
   $$;
 
@@ -3560,7 +3842,10 @@ CREATE TABLE auth.sessions (
     ip inet,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     refreshed_at timestamp with time zone,
-    revoked_at timestamp with time zone
+    revoked_at timestamp with time zone,
+    amr jsonb DEFAULT '[]'::jsonb NOT NULL,
+    proved_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT sessions_aal_check CHECK ((aal = ANY (ARRAY['aal1'::text, 'aal2'::text])))
 );
 
 ALTER TABLE ONLY auth.sessions FORCE ROW LEVEL SECURITY;
@@ -3585,6 +3870,11 @@ CREATE TABLE auth.users (
     app_metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    email_change text,
+    email_change_sent_at timestamp with time zone,
+    confirmation_sent_at timestamp with time zone,
+    invited_at timestamp with time zone,
+    CONSTRAINT users_email_ascii_check CHECK ((email !~ '[^[:ascii:]]'::text)),
     CONSTRAINT users_email_check CHECK (((email = lower(email)) AND ((length(email) >= 3) AND (length(email) <= 320))))
 );
 
@@ -4474,6 +4764,9 @@ ALTER TABLE ONLY app.webhook_queue
 ALTER TABLE ONLY app.webhook_routes
     ADD CONSTRAINT webhook_routes_pkey PRIMARY KEY (organization_id, channel_account_id);
 
+ALTER TABLE ONLY auth.one_time_tokens
+    ADD CONSTRAINT one_time_tokens_pkey PRIMARY KEY (subject, kind);
+
 ALTER TABLE ONLY auth.refresh_tokens
     ADD CONSTRAINT refresh_tokens_pkey PRIMARY KEY (id);
 
@@ -4692,6 +4985,12 @@ CREATE INDEX webhook_failures_claim_idx ON app.webhook_failures USING btree (due
 CREATE INDEX webhook_queue_claim_idx ON app.webhook_queue USING btree (due_at) WHERE (state = 'available'::text);
 
 CREATE INDEX webhook_routes_account_key_idx ON app.webhook_routes USING btree (type, account_key);
+
+CREATE INDEX one_time_tokens_created_at_idx ON auth.one_time_tokens USING btree (created_at);
+
+CREATE INDEX one_time_tokens_email_idx ON auth.one_time_tokens USING btree (email, kind);
+
+CREATE UNIQUE INDEX one_time_tokens_token_hash_key ON auth.one_time_tokens USING btree (token_hash);
 
 CREATE INDEX refresh_tokens_parent_id_idx ON auth.refresh_tokens USING btree (parent_id);
 
@@ -5698,6 +5997,10 @@ ALTER TABLE app.webhook_queue ENABLE ROW LEVEL SECURITY;
 ALTER TABLE app.webhook_routes ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY writer ON app.events TO hub_writer USING (true) WITH CHECK (true);
+
+ALTER TABLE auth.one_time_tokens ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY owner ON auth.one_time_tokens TO hub_owner USING (true) WITH CHECK (true);
 
 CREATE POLICY owner ON auth.refresh_tokens TO hub_owner USING (true) WITH CHECK (true);
 

@@ -19,7 +19,7 @@ from hub.db import pool
 from hub.db.embedded import EmbeddedValkey
 from hub.resources import AUTH, CATALOG, DB
 from hub.rest import refusals
-from tests.factories import Member, Org, Servers, make_contact
+from tests.factories import Member, Org, Servers, make_contact, until
 from tests.server import Answer, Hub, running_hub
 
 SINGLE = {"Accept": "application/vnd.pgrst.object+json"}
@@ -86,7 +86,14 @@ async def no_database(s: Scene) -> Answer:
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
             " and pid <> pg_backend_pid()"
         )
-        return await s.call("GET", "contacts")
+
+        async def is_noticed() -> Answer | None:
+            answer = await s.call("GET", "contacts")
+            assert answer.status == 503, answer
+            return None if answer.json["code"] == "PGRST001" else answer  # one that was just being lost
+
+        found: Answer = await until(is_noticed, what="the lost connections to be noticed")
+        return found
     finally:
         await s.superuser.execute(f"alter database {name} connection limit -1")
 
