@@ -1,12 +1,16 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import accountAr from "../src/i18n/account.ar.json";
+import accountEn from "../src/i18n/account.en.json";
 import ar from "../src/i18n/ar.json";
 import en from "../src/i18n/en.json";
 import failuresAr from "../src/i18n/failures.ar.json";
 import failuresEn from "../src/i18n/failures.en.json";
 import inboxAr from "../src/i18n/inbox.ar.json";
 import inboxEn from "../src/i18n/inbox.en.json";
+import peopleAr from "../src/i18n/people.ar.json";
+import peopleEn from "../src/i18n/people.en.json";
 import { isRecord } from "../src/lib/parse";
 
 function flat(words: unknown, path = ""): Map<string, string> {
@@ -23,8 +27,10 @@ function flat(words: unknown, path = ""): Map<string, string> {
 const PLURAL = /_(zero|one|two|few|many|other)$/;
 const bundles = [
   { name: "app", english: flat(en), arabic: flat(ar) },
+  { name: "account", english: flat(accountEn), arabic: flat(accountAr) },
   { name: "failures", english: flat(failuresEn), arabic: flat(failuresAr) },
   { name: "inbox", english: flat(inboxEn), arabic: flat(inboxAr) },
+  { name: "people", english: flat(peopleEn), arabic: flat(peopleAr) },
 ];
 const bases = (words: Map<string, string>) => new Set([...words.keys()].map((key) => key.replace(PLURAL, "")));
 const blanks = (text: string) => [...text.matchAll(/\{\{(\w+)\}\}/g)].map((match) => match[1]).sort();
@@ -66,7 +72,7 @@ const src = join(import.meta.dirname, "../src");
 describe("sources", () => {
   test("every key is used somewhere", () => {
     const code = sources(src).filter((path) => /\.tsx?$/.test(path)).map((path) => readFileSync(path, "utf8")).join("\n");
-    const computed = ["queue.", "channel.", "scheme.", "role.", "permission.", "reason.", "kind."];
+    const computed = ["queue.", "channel.", "scheme.", "role.", "permission.", "reason.", "kind.", "visibility.", "refusal."];
     const unused = bundles.flatMap(({ english }) => [...bases(english)]).filter(
       (key) => !code.includes(`"${key}"`) && !computed.some((prefix) => key.startsWith(prefix)),
     );

@@ -42,10 +42,13 @@ export function refusal(status: number, statusText: string, text: string): ApiEr
     const value = isRecord(body) ? body[name] : undefined;
     return typeof value === "string" && value !== "" ? value : null;
   };
+  // "Validation error" alone helps nobody: what is wrong stands in the details.
+  const details = isRecord(body) ? body["details"] : undefined;
+  const detail = status === 422 && isRecord(details) && typeof details["message"] === "string" ? details["message"] : null;
   return new ApiError(
     status,
     field("error_code") ?? field("code") ?? `HTTP_${status}`,
-    field("msg") ?? field("message") ?? field("error_description") ?? field("error") ?? statusText,
+    detail ?? field("msg") ?? field("message") ?? field("error_description") ?? field("error") ?? statusText,
     field("request_id"),
   );
 }

@@ -3,7 +3,7 @@ import { queryOptions } from "@tanstack/react-query";
 import type { Parser } from "../lib/parse";
 import { fetchConfig } from "./config";
 import {
-  type TableName, apiKey, channelAccount, contactIdentity, conversation, deal, note, organization, pipeline,
+  type TableName, channelAccount, contactIdentity, conversation, deal, note, organization, pipeline,
   profile, task, template,
 } from "./models";
 import { type Filters, rows } from "./rest";
@@ -18,7 +18,6 @@ function listOf<T>(table: TableName, parser: Parser<T>, filters: Filters) {
 export const configQuery = queryOptions({ queryKey: ["config"], queryFn: fetchConfig, staleTime: Infinity });
 export const profilesQuery = listOf("profiles", profile, { order: "first_name" });
 export const channelsQuery = listOf("channel_accounts", channelAccount, { order: "name" });
-export const apiKeysQuery = listOf("api_keys", apiKey, { revoked_at: "is.null", order: "created_at.desc" });
 export const quickRepliesQuery = listOf("templates", template, { category: "eq.QUICK_REPLY", order: "name" });
 export const templatesQuery = listOf("templates", template, {
   category: "neq.QUICK_REPLY", status: "eq.APPROVED", order: "name",

@@ -152,20 +152,7 @@ export type Pipeline = Parsed<typeof pipeline>;
 
 export const organization = object({ id: str, currency: nullable(str) });
 
-export const apiKey = object({
-  id: str,
-  name: str,
-  key_prefix: str,
-  permissions: withDefault(record, {}),
-  expires_at: nullable(str),
-  last_used_at: nullable(str),
-  revoked_at: nullable(str),
-  created_at: str,
-});
-export type ApiKey = Parsed<typeof apiKey>;
-
 const columnNames = {
-  api_keys: "id,name,key_prefix,permissions,expires_at,last_used_at,revoked_at,created_at",
   conversations:
     "id,contact_id,channel_account_id,assignee_id,status,tags,last_message_at,msg_seq,inbound_count,last_message_preview,last_message_direction,last_inbound_at,closed_at,version,created_at",
   messages:

@@ -22,6 +22,12 @@ import { queryClient, tablesChanged } from "./query";
 import css from "./Shell.module.css";
 
 const Palette = lazy(async () => ({ default: (await import("./Palette")).Palette }));
+const OrganizationItems = lazy(() =>
+  import("./OrganizationItems").then(
+    (items) => ({ default: items.OrganizationItems }),
+    () => ({ default: () => null }),
+  ),
+);
 const ShortcutSheet = lazy(async () => ({ default: (await import("./ShortcutSheet")).ShortcutSheet }));
 
 /** Conversations that are open and hold something unread. */
@@ -176,6 +182,9 @@ export function Shell() {
             <Menu.Item leftSection={<Keyboard size={16} />} onClick={() => setHelp(true)}>
               {t("nav.shortcuts")}
             </Menu.Item>
+            <Suspense>
+              <OrganizationItems />
+            </Suspense>
             <Menu.Divider />
             <Menu.Item leftSection={<LogOut size={16} className="mirrored" />} onClick={() => void signOut()}>
               {t("nav.signOut")}

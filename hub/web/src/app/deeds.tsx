@@ -30,6 +30,11 @@ export function complain(error: unknown, title: string = i18n.t("error.title")):
   });
 }
 
+/** Says that something is done. */
+export function announce(message: string): void {
+  notifications.show({ message, color: "pine", closeButtonProps: { "aria-label": i18n.t("common.dismiss") } });
+}
+
 /** True when the hub did it. */
 export async function perform(
   name: "assign" | "close" | "reopen" | "tag" | "retry", args: Record<string, unknown>,

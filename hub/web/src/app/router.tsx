@@ -29,6 +29,16 @@ const signIn = createRoute({
   component: lazyRouteComponent(() => import("../features/session/SignInPage"), "SignInPage"),
 });
 
+/** Its link comes by mail; whoever is signed in already joins with what they have. */
+const invitation = createRoute({
+  getParentRoute: () => root,
+  path: "/invitation",
+  beforeLoad: async () => {
+    if ((await known()).status === "unknown") throw new HubAway();
+  },
+  component: lazyRouteComponent(() => import("../features/session/InvitationPage"), "InvitationPage"),
+});
+
 const shell = createRoute({
   getParentRoute: () => root,
   id: "shell",
@@ -97,6 +107,11 @@ const settingsPages = [
   }),
   createRoute({
     getParentRoute: () => settings,
+    path: "organizations",
+    component: lazyRouteComponent(() => import("../features/settings/OrganizationsPage"), "OrganizationsPage"),
+  }),
+  createRoute({
+    getParentRoute: () => settings,
     path: "api",
     component: lazyRouteComponent(() => import("../features/settings/ApiPage"), "ApiPage"),
   }),
@@ -105,6 +120,7 @@ const settingsPages = [
 export const router = createRouter({
   routeTree: root.addChildren([
     signIn,
+    invitation,
     shell.addChildren([
       home,
       inbox.addChildren([inboxNone, inboxOne]),

@@ -3,9 +3,11 @@ import i18n from "i18next";
 import { initReactI18next } from "react-i18next";
 import { oneOf } from "../lib/parse";
 import { load, save } from "../lib/storage";
+import type account from "./account.en.json";
 import en from "./en.json";
 import type failures from "./failures.en.json";
 import type inbox from "./inbox.en.json";
+import type people from "./people.en.json";
 
 export const LANGUAGES = ["en", "ar"] as const;
 export type Language = (typeof LANGUAGES)[number];
@@ -14,7 +16,9 @@ export const languageNames: Record<Language, string> = { en: "English", ar: "Ø§Ù
 declare module "i18next" {
   interface CustomTypeOptions {
     defaultNS: "translation";
-    resources: { translation: typeof en; failures: typeof failures; inbox: typeof inbox };
+    resources: {
+      translation: typeof en; account: typeof account; failures: typeof failures; inbox: typeof inbox; people: typeof people;
+    };
     returnNull: false;
   }
 }

@@ -2,53 +2,21 @@ import { Alert, Button, PasswordInput, Skeleton, TextInput } from "@mantine/core
 import { useForm } from "@mantine/form";
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { Check, Languages } from "lucide-react";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 import { ApiError } from "../../api/http";
 import { configQuery } from "../../api/lists";
 import { signIn, useSession } from "../../api/session";
-import { setLanguage } from "../../i18n";
+import { SessionFrame } from "./SessionFrame";
 import css from "./SignInPage.module.css";
 
 export function SignInPage() {
-  const { t, i18n } = useTranslation();
+  const { t } = useTranslation();
   const config = useQuery(configQuery);
   return (
-    <main className={css.page}>
-      <section className={css.story} aria-hidden>
-        <div className={css.demoThread}>
-          <span className={css.demoIn} />
-          <span className={css.demoOut} />
-          <span className={css.demoInShort} />
-          <span className={css.demoOutShort} />
-        </div>
-        <p className={css.tagline}>{t("signIn.tagline")}</p>
-        <ul className={css.points}>
-          {[t("signIn.point1"), t("signIn.point2"), t("signIn.point3")].map((point) => (
-            <li key={point}>
-              <Check size={16} aria-hidden /> {point}
-            </li>
-          ))}
-        </ul>
-      </section>
-      <section className={css.side}>
-        <div className={css.form}>
-          <p className={css.brand}>{config.data?.name ?? t("app.name")}</p>
-          <h1 className={css.title}>{t("signIn.title")}</h1>
-          {config.isPending ? <FormSkeleton /> : <SignInForm demo={config.data?.demo ?? null} />}
-        </div>
-        <Button
-          variant="subtle"
-          color="gray"
-          leftSection={<Languages size={16} />}
-          className={css.language}
-          onClick={() => void setLanguage(i18n.language === "ar" ? "en" : "ar")}
-        >
-          {t("palette.toggleLanguage")}
-        </Button>
-      </section>
-    </main>
+    <SessionFrame title={t("signIn.title")}>
+      {config.isPending ? <FormSkeleton /> : <SignInForm demo={config.data?.demo ?? null} />}
+    </SessionFrame>
   );
 }
 

@@ -1,9 +1,8 @@
 import { Button, TextInput } from "@mantine/core";
 import { useForm } from "@mantine/form";
-import { notifications } from "@mantine/notifications";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useTranslation } from "react-i18next";
-import { complain } from "../../app/deeds";
+import { announce, complain } from "../../app/deeds";
 import { profilesQuery } from "../../api/lists";
 import type { Profile } from "../../api/models";
 import { patch } from "../../api/rest";
@@ -66,7 +65,7 @@ function NameForm({ profile }: { profile: Profile }) {
     mutationFn: (values: { first_name: string; last_name: string }) =>
       patch("profiles", { id: `eq.${profile.id}` }, values),
     onSuccess: () => {
-      notifications.show({ message: t("profile.saved"), color: "pine" });
+      announce(t("profile.saved"));
       void client.invalidateQueries({ queryKey: profilesQuery.queryKey });
     },
     onError: (error) => complain(error),

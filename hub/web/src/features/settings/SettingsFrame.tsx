@@ -1,9 +1,10 @@
 import { ActionIcon } from "@mantine/core";
 import { Link, Outlet, useRouterState } from "@tanstack/react-router";
-import { ArrowLeft, Code, Keyboard, Palette, Radio, UserRound, Users } from "lucide-react";
+import { ArrowLeft, Building2, Code, Keyboard, Palette, Radio, UserRound, Users } from "lucide-react";
 import { type ReactNode, Suspense, lazy } from "react";
 import { useTranslation } from "react-i18next";
 import { LinkBadge } from "../../app/LinkBadge";
+import "../../i18n/people";
 import { cx } from "../../ui/cx";
 import css from "./Settings.module.css";
 
@@ -18,6 +19,7 @@ const FailuresBadge = lazy(() =>
 
 export function SettingsFrame() {
   const { t } = useTranslation();
+  const { t: words } = useTranslation("people");
   const home = useRouterState({ select: (state) => /^\/settings\/?$/.test(state.location.pathname) });
   return (
     <div className={cx(css.frame, home && css.home)}>
@@ -38,6 +40,7 @@ export function SettingsFrame() {
           badge={<FailuresBadge />}
         />
         <Item to="/settings/team" icon={<Users size={17} />} label={t("settings.team")} />
+        <Item to="/settings/organizations" icon={<Building2 size={17} />} label={words("org.title")} />
         <Item to="/settings/api" icon={<Code size={17} />} label={t("settings.api")} />
       </nav>
       <main className={css.main} id="main" tabIndex={-1}>
