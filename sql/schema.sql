@@ -338,6 +338,24 @@ CREATE FUNCTION app.assert_ctx(expected text) RETURNS boolean
     return true;
   end $$;
 
+CREATE FUNCTION app.assign_conversation(conversation uuid, assignee uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    if app.org() is null or not app.may_any('{can_send_messages}') then
+      raise exception using errcode = '42501', message = 'Assigning needs can_send_messages';
+    end if;
+    perform from public.conversations c where c.organization_id = app.org() and c.id = conversation
+       and (app.sees_all() or c.assignee_id = app.current_user_id() or c.team_id = any (app.my_teams())) for update;
+    if not found then
+      return false;
+    end if;
+    update public.conversations c set assignee_id = assignee
+     where c.organization_id = app.org() and c.id = conversation and c.assignee_id is distinct from assignee;
+    return true;
+  end $$;
+
 CREATE FUNCTION app.audit_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -748,7 +766,8 @@ CREATE FUNCTION app.conversation_for_send(item jsonb, channel text) RETURNS TABL
     end if;
     if wanted is not null then
       select c.id, c.contact_id into conv, contact from public.conversations c
-       where c.organization_id = org and c.id = wanted and (account is null or c.channel_account_id = account);
+       where c.organization_id = org and c.id = wanted and (account is null or c.channel_account_id = account)
+         and (app.sees_all() or c.assignee_id = app.current_user_id() or c.team_id = any (app.my_teams()));
       if conv is null or item ->> 'wa_id' is not null and app.contact_of_sender(org, item) <> contact then
         raise exception using errcode = 'HUB04', message = 'No such conversation with this recipient';
       end if;
@@ -1422,6 +1441,9 @@ CREATE FUNCTION app.guard_membership() RETURNS trigger
         select gets || jsonb_object_agg(f, f = any (app.role_defaults(new.role)) and (not is_caller or had -> f = 'true' or app.may_any(array[f]))) into gets from unnest(flags) f;
         new := jsonb_populate_record(new, gets);
       end if;
+      if new.role = 'OWNER' and old.role <> 'OWNER' then
+        new.visibility := 'all';
+      end if;
       if ctx is not null and old.role = 'OWNER' and old.is_active and (new.role <> 'OWNER' or not new.is_active) then
         perform from public.organizations o where o.id = old.organization_id for no key update;   -- two owners leave one after the other
         if not exists (select from public.memberships m where m.organization_id = old.organization_id and m.role = 'OWNER' and m.is_active and m.user_id <> old.user_id) then
@@ -1897,6 +1919,16 @@ CREATE FUNCTION app.keep_flow(member uuid, code_hash bytea, data jsonb) RETURNS 
     on conflict (subject, kind) do update set token_hash = excluded.token_hash, data = excluded.data, created_at = now(), expires_at = excluded.expires_at
   $$;
 
+CREATE FUNCTION app.keep_in_sight() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+  begin
+    if not app.sees_all() and new.assignee_id is null and not coalesce(new.team_id = any (app.my_teams()), false) then
+      new.assignee_id := app.current_user_id();
+    end if;
+    return new;
+  end $$;
+
 CREATE FUNCTION app.keep_invitation_token(invitation uuid, hash bytea) RETURNS TABLE(outcome text, id uuid, email text, role text, permissions jsonb, invited_by uuid, expires_at timestamp with time zone, created_at timestamp with time zone)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2094,7 +2126,7 @@ CREATE FUNCTION app.live_standing(kinds text[], sessions uuid[], subjects uuid[]
            case c.kind
              when 'key' then (select k.permissions::text from public.api_keys k where k.organization_id = c.org and k.id = c.subject)
              else coalesce((select concat_ws(',', m.role, m.can_access_crm, m.can_access_pm, m.can_manage_team, m.can_manage_settings,
-                                             m.can_send_messages, m.can_read_messages, m.team_ids)
+                                             m.can_send_messages, m.can_read_messages, m.visibility, m.team_ids)
                               from public.memberships m where m.organization_id = c.org and m.user_id = c.subject), 'none')
                   || '@' || coalesce((select s.organization_id::text from auth.sessions s where s.id = c.session), '')
            end
@@ -2203,6 +2235,10 @@ CREATE FUNCTION app.mirror_teams() RETURNS trigger
      where m.organization_id = org and m.user_id = member and m.team_ids is distinct from t.ids;
     return null;
   end $$;
+
+CREATE FUNCTION app.my_teams() RETURNS uuid[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ select array(select jsonb_array_elements_text(nullif(current_setting('hub.ctx', true), '')::jsonb -> 'teams')::uuid) $$;
 
 CREATE FUNCTION app.name_flags() RETURNS trigger
     LANGUAGE plpgsql
@@ -2881,6 +2917,10 @@ CREATE FUNCTION app.schema_version() RETURNS TABLE(name text)
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ select m.name from app.schema_migrations m $$;
 
+CREATE FUNCTION app.sees_all() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ select not coalesce(nullif(current_setting('hub.ctx', true), '')::jsonb ? 'sees', false) $$;
+
 CREATE FUNCTION app.session_of_refresh(given_hash bytea) RETURNS TABLE(session_id uuid, user_id uuid)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2889,7 +2929,7 @@ CREATE FUNCTION app.session_of_refresh(given_hash bytea) RETURNS TABLE(session_i
      where r.token_hash = given_hash and s.revoked_at is null
   $$;
 
-CREATE FUNCTION app.session_state(session uuid) RETURNS TABLE(user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean, aal text, amr jsonb)
+CREATE FUNCTION app.session_state(session uuid) RETURNS TABLE(user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean, aal text, amr jsonb, visibility text, team_ids uuid[])
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2897,7 +2937,8 @@ CREATE FUNCTION app.session_state(session uuid) RETURNS TABLE(user_id uuid, orga
            array_remove(array[case when m.can_access_crm then 'can_access_crm' end, case when m.can_access_pm then 'can_access_pm' end,
              case when m.can_manage_team then 'can_manage_team' end, case when m.can_manage_settings then 'can_manage_settings' end,
              case when m.can_send_messages then 'can_send_messages' end, case when m.can_read_messages then 'can_read_messages' end], null),
-           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false), s.aal, s.amr
+           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false), s.aal, s.amr,
+           coalesce(m.visibility, 'all'), coalesce(m.team_ids, '{}')
       from auth.sessions s
       join auth.users u on u.id = s.user_id
       left join public.memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id and m.is_active
@@ -4379,7 +4420,7 @@ CREATE TABLE public.memberships (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     version integer DEFAULT 1 NOT NULL,
     CONSTRAINT memberships_availability_check CHECK ((availability = ANY (ARRAY['online'::text, 'away'::text, 'offline'::text]))),
-    CONSTRAINT memberships_owner_check CHECK (((role <> 'OWNER'::text) OR (can_access_crm AND can_access_pm AND can_manage_team AND can_manage_settings AND can_send_messages AND can_read_messages))),
+    CONSTRAINT memberships_owner_check CHECK (((role <> 'OWNER'::text) OR (can_access_crm AND can_access_pm AND can_manage_team AND can_manage_settings AND can_send_messages AND can_read_messages AND (visibility = 'all'::text)))),
     CONSTRAINT memberships_role_check CHECK ((role = ANY (ARRAY['OWNER'::text, 'ADMIN'::text, 'AGENT'::text]))),
     CONSTRAINT memberships_visibility_check CHECK ((visibility = ANY (ARRAY['all'::text, 'team'::text, 'mine'::text])))
 );
@@ -5238,6 +5279,8 @@ CREATE TRIGGER grants BEFORE INSERT OR UPDATE ON public.invitations FOR EACH ROW
 
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON public.memberships FOR EACH ROW EXECUTE FUNCTION app.guard_membership();
 
+CREATE TRIGGER in_sight BEFORE INSERT ON public.conversations FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.keep_in_sight();
+
 CREATE TRIGGER keep_key BEFORE UPDATE ON public.api_keys FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.keep_key();
 
 CREATE TRIGGER keep_key BEFORE UPDATE ON public.audit_log FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.keep_key();
@@ -6076,9 +6119,11 @@ CREATE POLICY delete_own ON public.contact_identities FOR DELETE TO authenticate
 
 CREATE POLICY delete_own ON public.contacts FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm}'::text[]) AS may_any)));
 
-CREATE POLICY delete_own ON public.conversation_reads FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id))));
+CREATE POLICY delete_own ON public.conversation_reads FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = conversation_reads.organization_id) AND (c.id = conversation_reads.conversation_id)))))));
 
-CREATE POLICY delete_own ON public.conversations FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
+CREATE POLICY delete_own ON public.conversations FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (assignee_id = ( SELECT app.current_user_id() AS current_user_id)) OR (team_id = ANY (( SELECT app.my_teams() AS my_teams)::uuid[])))));
 
 CREATE POLICY delete_own ON public.custom_field_definitions FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_settings}'::text[]) AS may_any)));
 
@@ -6086,11 +6131,15 @@ CREATE POLICY delete_own ON public.dashboard_widgets FOR DELETE TO authenticated
 
 CREATE POLICY delete_own ON public.deals FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm}'::text[]) AS may_any)));
 
-CREATE POLICY delete_own ON public.drafts FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id))));
+CREATE POLICY delete_own ON public.drafts FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = drafts.organization_id) AND (c.id = drafts.conversation_id)))))));
 
 CREATE POLICY delete_own ON public.invitations FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any)));
 
-CREATE POLICY delete_own ON public.messages FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
+CREATE POLICY delete_own ON public.messages FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = messages.organization_id) AND (c.id = messages.conversation_id)))))));
 
 CREATE POLICY delete_own ON public.milestones FOR DELETE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_pm}'::text[]) AS may_any)));
 
@@ -6144,9 +6193,11 @@ CREATE POLICY insert_own ON public.contact_identities FOR INSERT TO authenticate
 
 CREATE POLICY insert_own ON public.contacts FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm}'::text[]) AS may_any)));
 
-CREATE POLICY insert_own ON public.conversation_reads FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id))));
+CREATE POLICY insert_own ON public.conversation_reads FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = conversation_reads.organization_id) AND (c.id = conversation_reads.conversation_id)))))));
 
-CREATE POLICY insert_own ON public.conversations FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
+CREATE POLICY insert_own ON public.conversations FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (assignee_id = ( SELECT app.current_user_id() AS current_user_id)) OR (team_id = ANY (( SELECT app.my_teams() AS my_teams)::uuid[])))));
 
 CREATE POLICY insert_own ON public.custom_field_definitions FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_settings}'::text[]) AS may_any)));
 
@@ -6154,7 +6205,9 @@ CREATE POLICY insert_own ON public.dashboard_widgets FOR INSERT TO authenticated
 
 CREATE POLICY insert_own ON public.deals FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm}'::text[]) AS may_any)));
 
-CREATE POLICY insert_own ON public.drafts FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id))));
+CREATE POLICY insert_own ON public.drafts FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = drafts.organization_id) AND (c.id = drafts.conversation_id)))))));
 
 CREATE POLICY insert_own ON public.flow_versions FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_settings}'::text[]) AS may_any)));
 
@@ -6164,7 +6217,9 @@ CREATE POLICY insert_own ON public.imports FOR INSERT TO authenticated WITH CHEC
 
 CREATE POLICY insert_own ON public.invitations FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any)));
 
-CREATE POLICY insert_own ON public.messages FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
+CREATE POLICY insert_own ON public.messages FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = messages.organization_id) AND (c.id = messages.conversation_id)))))));
 
 CREATE POLICY insert_own ON public.milestones FOR INSERT TO authenticated WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_pm}'::text[]) AS may_any)));
 
@@ -6324,9 +6379,11 @@ CREATE POLICY read ON public.contact_identities FOR SELECT TO authenticated USIN
 
 CREATE POLICY read ON public.contacts FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm,can_read_messages}'::text[]) AS may_any)));
 
-CREATE POLICY read ON public.conversation_reads FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id))));
+CREATE POLICY read ON public.conversation_reads FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = conversation_reads.organization_id) AND (c.id = conversation_reads.conversation_id)))))));
 
-CREATE POLICY read ON public.conversations FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any)));
+CREATE POLICY read ON public.conversations FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (assignee_id = ( SELECT app.current_user_id() AS current_user_id)) OR (team_id = ANY (( SELECT app.my_teams() AS my_teams)::uuid[])))));
 
 CREATE POLICY read ON public.custom_field_definitions FOR SELECT TO authenticated USING ((organization_id = ( SELECT app.org() AS org)));
 
@@ -6334,7 +6391,9 @@ CREATE POLICY read ON public.dashboard_widgets FOR SELECT TO authenticated USING
 
 CREATE POLICY read ON public.deals FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm}'::text[]) AS may_any)));
 
-CREATE POLICY read ON public.drafts FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any)));
+CREATE POLICY read ON public.drafts FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = drafts.organization_id) AND (c.id = drafts.conversation_id)))))));
 
 CREATE POLICY read ON public.flow_versions FOR SELECT TO authenticated USING ((organization_id = ( SELECT app.org() AS org)));
 
@@ -6344,11 +6403,15 @@ CREATE POLICY read ON public.imports FOR SELECT TO authenticated USING (((organi
 
 CREATE POLICY read ON public.invitations FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any)));
 
-CREATE POLICY read ON public.media_files FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any)));
+CREATE POLICY read ON public.media_files FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (message_id IS NULL) OR (EXISTS ( SELECT
+   FROM public.messages m
+  WHERE ((m.organization_id = media_files.organization_id) AND (m.id = media_files.message_id)))))));
 
 CREATE POLICY read ON public.memberships FOR SELECT TO authenticated USING ((organization_id = ( SELECT app.org() AS org)));
 
-CREATE POLICY read ON public.messages FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any)));
+CREATE POLICY read ON public.messages FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = messages.organization_id) AND (c.id = messages.conversation_id)))))));
 
 CREATE POLICY read ON public.milestones FOR SELECT TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_pm}'::text[]) AS may_any)));
 
@@ -6502,9 +6565,13 @@ CREATE POLICY update_own ON public.contact_identities FOR UPDATE TO authenticate
 
 CREATE POLICY update_own ON public.contacts FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm}'::text[]) AS may_any))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm}'::text[]) AS may_any)));
 
-CREATE POLICY update_own ON public.conversation_reads FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id))));
+CREATE POLICY update_own ON public.conversation_reads FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = conversation_reads.organization_id) AND (c.id = conversation_reads.conversation_id))))))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_read_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = conversation_reads.organization_id) AND (c.id = conversation_reads.conversation_id)))))));
 
-CREATE POLICY update_own ON public.conversations FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
+CREATE POLICY update_own ON public.conversations FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (assignee_id = ( SELECT app.current_user_id() AS current_user_id)) OR (team_id = ANY (( SELECT app.my_teams() AS my_teams)::uuid[]))))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (assignee_id = ( SELECT app.current_user_id() AS current_user_id)) OR (team_id = ANY (( SELECT app.my_teams() AS my_teams)::uuid[])))));
 
 CREATE POLICY update_own ON public.custom_field_definitions FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_settings}'::text[]) AS may_any))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_settings}'::text[]) AS may_any)));
 
@@ -6512,13 +6579,21 @@ CREATE POLICY update_own ON public.dashboard_widgets FOR UPDATE TO authenticated
 
 CREATE POLICY update_own ON public.deals FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm}'::text[]) AS may_any))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_crm}'::text[]) AS may_any)));
 
-CREATE POLICY update_own ON public.drafts FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id))));
+CREATE POLICY update_own ON public.drafts FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = drafts.organization_id) AND (c.id = drafts.conversation_id))))))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (user_id = ( SELECT app.current_user_id() AS current_user_id)) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = drafts.organization_id) AND (c.id = drafts.conversation_id)))))));
 
 CREATE POLICY update_own ON public.invitations FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_manage_team}'::text[]) AS may_any)));
 
 CREATE POLICY update_own ON public.memberships FOR UPDATE TO authenticated USING ((organization_id = ( SELECT app.org() AS org))) WITH CHECK ((organization_id = ( SELECT app.org() AS org)));
 
-CREATE POLICY update_own ON public.messages FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any)));
+CREATE POLICY update_own ON public.messages FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = messages.organization_id) AND (c.id = messages.conversation_id))))))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_send_messages}'::text[]) AS may_any) AND (( SELECT app.sees_all() AS sees_all) OR (EXISTS ( SELECT
+   FROM public.conversations c
+  WHERE ((c.organization_id = messages.organization_id) AND (c.id = messages.conversation_id)))))));
 
 CREATE POLICY update_own ON public.milestones FOR UPDATE TO authenticated USING (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_pm}'::text[]) AS may_any))) WITH CHECK (((organization_id = ( SELECT app.org() AS org)) AND ( SELECT app.may_any('{can_access_pm}'::text[]) AS may_any)));
 

@@ -24,7 +24,7 @@ from hub import clock
 from hub.auth.apikeys import hash_key, is_key, prefix_of
 from hub.auth.tokens import WEB_CLAIM, Keyring, load_keyring
 from hub.db.pool import Database
-from hub.domain.permissions import PERMISSIONS
+from hub.domain.permissions import PERMISSIONS, Visibility
 from hub.domain.principal import ANON, Principal
 from hub.errors import AuthenticationFailed, InvalidApiKey, Unavailable
 from hub.settings import Settings
@@ -97,6 +97,8 @@ class SessionState(msgspec.Struct, frozen=True):
     revoked: bool
     aal: str
     amr: list[dict[str, Any]]
+    visibility: Visibility
+    team_ids: tuple[UUID, ...]
 
 
 class _KeyState(msgspec.Struct, frozen=True):
@@ -159,6 +161,8 @@ class Authenticator:
             is_web=claims.get(WEB_CLAIM) == "web",
             expires_at=float(claims["exp"]),
             claims=claims,
+            visibility=state.visibility,
+            team_ids=state.team_ids,
         )
 
     async def principal_of_key(self, key: str) -> Principal:
@@ -196,6 +200,8 @@ class Authenticator:
                 organization_id=state.organization_id,
                 role=state.role,
                 permissions=state.permissions,
+                visibility=state.visibility,
+                team_ids=state.team_ids,
             )
         if principal.key_id is not None:
             return await self._recheck_key(principal)
@@ -236,10 +242,10 @@ class Authenticator:
             row = await conn.fetchrow(q.session_state, session_id)
         if row is None:
             return None
-        user_id, organization_id, role, permissions, is_web, revoked, aal, amr = row
+        user_id, organization_id, role, permissions, is_web, revoked, aal, amr, visibility, teams = row
         return SessionState(
             user_id, organization_id, role, frozenset(permissions), is_web, revoked, aal,
-            msgspec.json.decode(amr),
+            msgspec.json.decode(amr), visibility, tuple(teams),
         )  # fmt: skip
 
     async def _ask_key(self, key: str) -> _KeyState | None:

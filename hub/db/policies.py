@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import sql
-from hub.domain.permissions import RULES, Need
+from hub.domain.permissions import RULES, Need, Sight
 
 FILE = sql.ROOT / "policies" / "tenant_tables.sql"
 _HEAD = """\
@@ -51,12 +51,23 @@ grant select, insert on app.events to hub_writer;
 -- Functions: callable by those who are meant to, not by everybody.
 revoke execute on all functions in schema app from public;
 grant execute on all functions in schema app to hub_runtime, hub_writer;
-grant execute on function app.ctx(), app.org(), app.current_user_id(), app.may_any(text[]), \
-app.role_in(text[]), app.fold(text),
+grant execute on function app.ctx(), app.org(), app.current_user_id(), app.sees_all(), app.my_teams(), \
+app.may_any(text[]), app.role_in(text[]), app.fold(text),
   app.contact_search(text, text, text[], text[], text[]), app.status_rises(text, text, text)
   to anon, authenticated, service_role;
 alter function app.ingest_many(jsonb) owner to hub_writer;
 """
+
+
+#: What a member sees who does not see all. Policies of the other table apply inside, so it is said once.
+_SIGHT: dict[Sight, str] = {
+    "assigned": "assignee_id = (select app.current_user_id()) "
+    "or team_id = any ((select app.my_teams())::uuid[])",
+    "conversation": "exists (select from public.conversations c "
+    "where c.organization_id = {t}.organization_id and c.id = {t}.conversation_id)",
+    "message": "message_id is null or exists (select from public.messages m "
+    "where m.organization_id = {t}.organization_id and m.id = {t}.message_id)",
+}
 
 
 def _condition(table: str, need: Need) -> str:
@@ -68,6 +79,9 @@ def _condition(table: str, need: Need) -> str:
         parts.append(f"(select app.role_in('{{{','.join(need.roles)}}}'))")
     if need.own_column:
         parts.append(f"{need.own_column} = (select app.current_user_id())")
+    if need.sight is not None:
+        # First what costs nothing: nobody who sees all pays for a look at another table.
+        parts.append(f"((select app.sees_all()) or {_SIGHT[need.sight].format(t=table)})")
     return " and ".join(parts)
 
 

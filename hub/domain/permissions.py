@@ -26,6 +26,8 @@ PERMISSIONS: Final[tuple[Permission, ...]] = (
     "can_read_messages",
 )
 Role = Literal["OWNER", "ADMIN", "AGENT"]
+Visibility = Literal["all", "team", "mine"]
+Sight = Literal["assigned", "conversation", "message"]
 
 ROLE_DEFAULTS: Final[dict[Role, frozenset[Permission]]] = {
     "OWNER": frozenset(PERMISSIONS),
@@ -38,7 +40,8 @@ class Need(msgspec.Struct, frozen=True):
     """What a verb asks of the caller: any of ``permissions`` and, if ``roles`` are named, one of them.
 
     ``anyone`` admits every member; ``nobody`` no caller at all (machinery writes such rows).
-    ``own_column`` limits rows to those whose column names the caller.
+    ``own_column`` limits rows to those whose column names the caller; ``sight``, for members who do not see
+    all conversations (``Visibility``), to those assigned to them, or of a conversation or message they see.
     """
 
     permissions: tuple[Permission, ...] = ()
@@ -46,6 +49,7 @@ class Need(msgspec.Struct, frozen=True):
     anyone: bool = False
     nobody: bool = False
     own_column: str | None = None
+    sight: Sight | None = None
 
     def admits(self, role: str | None, permissions: frozenset[str]) -> bool:
         if self.nobody:
@@ -66,8 +70,13 @@ ANYONE: Final = Need(anyone=True)
 NOBODY: Final = Need(nobody=True)
 
 
-def need(*permissions: Permission, roles: tuple[Role, ...] = (), own: str | None = None) -> Need:
-    return Need(permissions=permissions, roles=roles, own_column=own)
+def need(
+    *permissions: Permission,
+    roles: tuple[Role, ...] = (),
+    own: str | None = None,
+    sight: Sight | None = None,
+) -> Need:
+    return Need(permissions=permissions, roles=roles, own_column=own, sight=sight)
 
 
 def same(read: Need, write: Need) -> Rules:
@@ -78,11 +87,11 @@ _CRM = need("can_access_crm")
 _PM = need("can_access_pm")
 _SETTINGS = need("can_manage_settings")
 _TEAM = need("can_manage_team")
-_READ = need("can_read_messages")
 _SEND = need("can_send_messages")
 _KEYS = need("can_manage_settings", roles=("OWNER", "ADMIN"))
 _ADMINS = Need(roles=("OWNER", "ADMIN"))
 _OWN = Need(anyone=True, own_column="user_id")
+_MY_READS = need("can_read_messages", own="user_id", sight="conversation")
 
 RULES: Final[dict[str, Rules]] = {
     "organizations": Rules(read=ANYONE, insert=NOBODY, update=_SETTINGS, delete=NOBODY),
@@ -101,22 +110,21 @@ RULES: Final[dict[str, Rules]] = {
     "channel_accounts": same(
         need("can_manage_settings", "can_read_messages", "can_send_messages"), _SETTINGS
     ),
-    "conversations": same(_READ, _SEND),
-    "messages": same(_READ, _SEND),
-    "conversation_reads": Rules(
-        read=Need(permissions=("can_read_messages",), own_column="user_id"),
-        insert=Need(permissions=("can_read_messages",), own_column="user_id"),
-        update=Need(permissions=("can_read_messages",), own_column="user_id"),
-        delete=Need(permissions=("can_read_messages",), own_column="user_id"),
+    "conversations": same(
+        need("can_read_messages", sight="assigned"), need("can_send_messages", sight="assigned")
     ),
-    "drafts": Rules(
-        read=_READ,
-        insert=need("can_send_messages", own="user_id"),
-        update=need("can_send_messages", own="user_id"),
-        delete=need("can_send_messages", own="user_id"),
+    "messages": same(
+        need("can_read_messages", sight="conversation"), need("can_send_messages", sight="conversation")
+    ),
+    "conversation_reads": same(_MY_READS, _MY_READS),
+    "drafts": same(
+        need("can_read_messages", sight="conversation"),
+        need("can_send_messages", own="user_id", sight="conversation"),
     ),
     # Uploads and the providers' files come in by functions; what the hub keeps of them nobody rewrites.
-    "media_files": Rules(read=_READ, insert=NOBODY, update=NOBODY, delete=NOBODY),
+    "media_files": Rules(
+        read=need("can_read_messages", sight="message"), insert=NOBODY, update=NOBODY, delete=NOBODY
+    ),
     "suppressions": same(
         need("can_access_crm", "can_send_messages"), need("can_access_crm", "can_send_messages")
     ),

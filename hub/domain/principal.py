@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from hub.domain.permissions import PERMISSIONS
+from hub.domain.permissions import PERMISSIONS, Visibility
 
 Kind = Literal["anon", "user", "key", "worker", "system", "service"]
 DbRole = Literal["anon", "authenticated", "service_role"]
@@ -35,6 +35,9 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     #: In whose name a worker acts: the rule, flow or campaign.
     actor: Actor | None = None
     actor_id: UUID | None = None
+    #: Which conversations a member sees; his teams, unless he sees all.
+    visibility: Visibility = "all"
+    team_ids: tuple[UUID, ...] = ()
 
     @property
     def db_role(self) -> DbRole:
@@ -59,6 +62,9 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         ):  # fmt: skip
             if value is not None:
                 found[name] = value
+        if self.visibility != "all":
+            found["sees"] = self.visibility
+            found["teams"] = self.team_ids if self.visibility == "team" else ()
         return found
 
 

@@ -10,6 +10,7 @@ from hub.bodies import json_response
 from hub.domain.permissions import can_see
 from hub.domain.principal import Principal
 from hub.errors import InsufficientPermissions, invalid
+from hub.events.sight import in_sight
 from hub.functions.calls import answer, require_organization
 from hub.resources import DB
 from sql import q
@@ -48,9 +49,11 @@ async def events(request: web.Request, principal: Principal) -> web.Response:
         )
         rows = [] if stale else await conn.fetch(q.pull_events, organization, after, limit)
     seq = state["head"] if stale else (rows[-1]["seq"] if rows else after)
-    frames = [
-        row["frame"] for row in rows if can_see(row["table_name"], principal.permissions, principal.role)
-    ]
+    rows_seen = [row for row in rows if can_see(row["table_name"], principal.permissions, principal.role)]
+    shown = await in_sight(
+        request.app[DB], principal, [(row["table_name"], row["frame"]) for row in rows_seen], "api"
+    )
+    frames = [row["frame"] for row, may in zip(rows_seen, shown, strict=True) if may]
     more = "true" if not stale and seq < state["head"] else "false"
     text = (
         f'{{"epoch":"{state["epoch"]}","seq":{seq},"head":{state["head"]},"more":{more},'

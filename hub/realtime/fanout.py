@@ -94,6 +94,9 @@ class Listener(Protocol):
     def resync(self, reason: Reason) -> None:
         """The stream's position was set anew."""
 
+    def nudge(self) -> None:
+        """There are new events, of which it decides itself what it may see."""
+
     def whisper(self, data: bytes) -> None:
         """Something that may be lost."""
 
@@ -112,6 +115,8 @@ class Stream:
         self.listeners: set[Listener] = set()
         self.presence = Presence(fanout.hub_id, self._publish, self._show)
         self._fanout = fanout
+        #: Members who do not see all conversations: told that there is something to look at.
+        self.narrow: set[Listener] = set()
         self._live: dict[Audience, set[Listener]] = {}
         self._ring: deque[Entry] = deque()
         self._ring_bytes = 0
@@ -232,6 +237,8 @@ class Stream:
             for data, frames, first in coalesce([e for e in fresh if e.table in audience.tables]):
                 for listener in tuple(listeners):
                     listener.deliver(data, frames, first)
+        for listener in self.narrow:
+            listener.nudge()
 
     def attach(self, listener: Listener, audience: Audience) -> None:
         """From here on the session is live. Its caller has sent everything up to ``pos``, without an await

@@ -265,6 +265,11 @@ def text_frame(payload: bytes) -> bytes:
     return struct.pack("!BBQ", 0x81, 127, size) + payload
 
 
+def payload_of(frame: bytes) -> bytes:
+    """What text_frame was given."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
 def encode(
     frame: Welcome | Pos | Resync | Degraded | PresenceFrame | TypingFrame | Done | Refused | Bye,
 ) -> bytes:

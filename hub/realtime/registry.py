@@ -258,4 +258,7 @@ def _unnoted(principal: Principal, what: str, reason: str) -> None:
 
 def may_do(principal: Any) -> tuple[Any, ...]:
     """What a session's epoch and audience rest on."""
-    return principal.organization_id, principal.role, principal.permissions
+    return (
+        principal.organization_id, principal.role, principal.permissions, principal.visibility,
+        principal.team_ids,
+    )  # fmt: skip

@@ -31,6 +31,7 @@ from hub.domain.permissions import can_see
 from hub.domain.principal import Principal
 from hub.edge import client_address
 from hub.errors import HubError, Unavailable
+from hub.events.sight import in_sight
 from hub.failpoints import failpoint
 from hub.realtime import commands, protocol
 from hub.realtime.fanout import (
@@ -56,7 +57,7 @@ from hub.realtime.protocol import (
     Resync,
     Welcome,
 )
-from hub.realtime.registry import SUSPICION_S, Registry
+from hub.realtime.registry import POSITION_S, SUSPICION_S, Registry
 from hub.resources import REQUEST_ID, SESSIONS
 
 log = structlog.get_logger()
@@ -86,10 +87,35 @@ class Session:
     """One socket, from its upgrade to its end."""
 
     __slots__ = (
-        "_behind", "_closing", "_commands", "_marked_bytes", "_marked_frames", "_marks", "_runner",
-        "_stream", "_tokens", "_tokens_at", "_transport", "_writer", "_ws", "address", "audience",
-        "credential", "fingerprint", "heard_at", "id", "known_conversation", "organization_id", "pinged_at",
-        "principal", "registry", "request_id", "suspect_until", "typing_in", "user_id",
+        "_behind",
+        "_closing",
+        "_commands",
+        "_marked_bytes",
+        "_marked_frames",
+        "_marks",
+        "_nudge",
+        "_runner",
+        "_stream",
+        "_tokens",
+        "_tokens_at",
+        "_transport",
+        "_writer",
+        "_ws",
+        "address",
+        "audience",
+        "credential",
+        "fingerprint",
+        "heard_at",
+        "id",
+        "known_conversation",
+        "organization_id",
+        "pinged_at",
+        "principal",
+        "registry",
+        "request_id",
+        "suspect_until",
+        "typing_in",
+        "user_id",
     )  # fmt: skip
 
     principal: Principal
@@ -122,6 +148,7 @@ class Session:
         self._writer = writer
         self._stream: Stream | None = None
         self._behind = False
+        self._nudge = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._commands: deque[Command] | None = None
         self._runner: asyncio.Task[None] | None = None
@@ -231,7 +258,11 @@ class Session:
         stream.listeners.add(self)
         if self.registry.fanout.away:
             self.whisper(self.registry.fanout.degraded_frame())
-        if reason is None and cursor is not None:
+        if self.principal.visibility != "all":
+            stream.narrow.add(self)
+            sent = cursor.seq if reason is None and cursor is not None else stream.pos
+            self.registry.spawn(self._follow(stream, sent), "live narrow")
+        elif reason is None and cursor is not None:
             self._catch_up_from(cursor.seq)
         else:
             stream.attach(self, self.audience)
@@ -241,6 +272,8 @@ class Session:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.listeners.discard(self)
+            stream.narrow.discard(self)
+            self._nudge.set()
             stream.detach(self, self.audience)
             if self.user_id is not None:
                 if self.typing_in is not None:
@@ -255,7 +288,8 @@ class Session:
         """What the client keeps with its seq: it moves with the database, and with what the caller may
         see."""
         p = self.principal
-        seen_as = f"{p.organization_id} {p.role} {','.join(sorted(p.permissions))}".encode()
+        sight = "" if p.visibility == "all" else f" {p.visibility} {','.join(map(str, p.team_ids))}"
+        seen_as = f"{p.organization_id} {p.role} {','.join(sorted(p.permissions))}{sight}".encode()
         return f"{self.registry.fanout.epoch}.{hashlib.blake2s(seen_as, digest_size=6).hexdigest()}"
 
     @property
@@ -429,6 +463,55 @@ class Session:
             self.registry.dismiss(self, "unavailable")
         except Exception:  # whatever it was: a session that gets nothing must not look alive
             log.exception("live.catch_up_failed", session_id=self.id)
+            self.registry.dismiss(self, "unavailable")
+
+    def nudge(self) -> None:
+        self._nudge.set()
+
+    async def _follow(self, stream: Stream, sent: int) -> None:
+        """Instead of being live, for a member who does not see all conversations: read what is new, ask what
+        of it he may see, send that, in order and at the speed the client reads."""
+        generation, resumed = stream.generation, sent < stream.pos
+        try:
+            while self._stream is stream and self._closing is None:
+                if stream.generation != generation:  # which `resync` has said
+                    generation, sent = stream.generation, stream.pos
+                if sent >= stream.pos:
+                    if resumed:
+                        self._write(protocol.encode(Pos(sent)), 1)
+                        resumed = False
+                    self._nudge.clear()
+                    try:
+                        async with asyncio.timeout(POSITION_S):
+                            await self._nudge.wait()
+                    except TimeoutError:
+                        self._write(protocol.encode(Pos(sent)), 1)
+                    continue
+                if stream.pos - sent > 2 * RESUME_MAX:
+                    raise _Stalled
+                entries = await stream.missed(sent)
+                if not entries:
+                    self.resync("too_old")
+                    sent = stream.pos
+                    continue
+                of_tables = [e for e in entries if e.table in self.audience.tables]
+                told = [(e.table, protocol.payload_of(e.data)) for e in of_tables]
+                shown = await in_sight(self.registry.db, self.principal, told, "live")
+                seen = [e for e, may in zip(of_tables, shown, strict=True) if may]
+                for data, frames, _ in coalesce(seen):
+                    await self._drain()
+                    if stream.generation != generation:
+                        break
+                    self._write(data, frames)
+                sent = entries[-1].seq
+        except _Stalled:
+            self.close_soon(protocol.SLOW_READER, "slow reader")
+        except ConnectionError:
+            return
+        except DATABASE_AWAY:
+            self.registry.dismiss(self, "unavailable")
+        except Exception:
+            log.exception("live.follow_failed", session_id=self.id)
             self.registry.dismiss(self, "unavailable")
 
     def _go_live(self, stream: Stream) -> None:

@@ -59,6 +59,17 @@ create or replace function app.conversation_closed_at() returns trigger
     return new;
   end $$;
 
+-- Who does not see all conversations sees those he opens: they are his, unless they are one of his teams'.
+create or replace function app.keep_in_sight() returns trigger
+  language plpgsql
+  as $$
+  begin
+    if not app.sees_all() and new.assignee_id is null and not coalesce(new.team_id = any (app.my_teams()), false) then
+      new.assignee_id := app.current_user_id();
+    end if;
+    return new;
+  end $$;
+
 -- Stages sent as a JSON string are stored as the array they spell.
 create or replace function app.pipeline_stages() returns trigger
   language plpgsql
@@ -110,6 +121,9 @@ create or replace function app.guard_membership() returns trigger
       if new.role <> old.role and named is not true then
         select gets || jsonb_object_agg(f, f = any (app.role_defaults(new.role)) and (not is_caller or had -> f = 'true' or app.may_any(array[f]))) into gets from unnest(flags) f;
         new := jsonb_populate_record(new, gets);
+      end if;
+      if new.role = 'OWNER' and old.role <> 'OWNER' then
+        new.visibility := 'all';
       end if;
       if ctx is not null and old.role = 'OWNER' and old.is_active and (new.role <> 'OWNER' or not new.is_active) then
         perform from public.organizations o where o.id = old.organization_id for no key update;   -- two owners leave one after the other

@@ -17,7 +17,7 @@ create or replace function app.live_standing(kinds text[], sessions uuid[], subj
            case c.kind
              when 'key' then (select k.permissions::text from public.api_keys k where k.organization_id = c.org and k.id = c.subject)
              else coalesce((select concat_ws(',', m.role, m.can_access_crm, m.can_access_pm, m.can_manage_team, m.can_manage_settings,
-                                             m.can_send_messages, m.can_read_messages, m.team_ids)
+                                             m.can_send_messages, m.can_read_messages, m.visibility, m.team_ids)
                               from public.memberships m where m.organization_id = c.org and m.user_id = c.subject), 'none')
                   || '@' || coalesce((select s.organization_id::text from auth.sessions s where s.id = c.session), '')
            end

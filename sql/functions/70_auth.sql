@@ -128,14 +128,15 @@ create or replace function app.open_session(member uuid, web boolean, agent text
 -- What a session may do now; no row when it is unknown. organization_id is null for a user who is a member of nothing (any more).
 drop function if exists app.session_state(uuid);
 create or replace function app.session_state(session uuid)
-  returns table (user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean, aal text, amr jsonb)
+  returns table (user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean, aal text, amr jsonb, visibility text, team_ids uuid[])
   language sql stable security definer set search_path = pg_catalog, pg_temp
   as $$
     select s.user_id, m.organization_id, m.role,
            array_remove(array[case when m.can_access_crm then 'can_access_crm' end, case when m.can_access_pm then 'can_access_pm' end,
              case when m.can_manage_team then 'can_manage_team' end, case when m.can_manage_settings then 'can_manage_settings' end,
              case when m.can_send_messages then 'can_send_messages' end, case when m.can_read_messages then 'can_read_messages' end], null),
-           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false), s.aal, s.amr
+           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false), s.aal, s.amr,
+           coalesce(m.visibility, 'all'), coalesce(m.team_ids, '{}')
       from auth.sessions s
       join auth.users u on u.id = s.user_id
       left join public.memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id and m.is_active

@@ -214,3 +214,23 @@ create or replace function app.retire_api_key(key_id uuid, overlap interval)
   end $$;
 
 grant execute on function app.keep_invitation_token(uuid, bytea), app.leave_organization(), app.retire_api_key(uuid, interval) to authenticated;
+
+-- Within a role: give a conversation that the caller sees to a member, or to nobody; also to one for whom it leaves the caller's sight,
+-- which a row policy would refuse. False: no such conversation.
+create or replace function app.assign_conversation(conversation uuid, assignee uuid) returns boolean
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+  as $$
+  begin
+    if app.org() is null or not app.may_any('{can_send_messages}') then
+      raise exception using errcode = '42501', message = 'Assigning needs can_send_messages';
+    end if;
+    perform from public.conversations c where c.organization_id = app.org() and c.id = conversation
+       and (app.sees_all() or c.assignee_id = app.current_user_id() or c.team_id = any (app.my_teams())) for update;
+    if not found then
+      return false;
+    end if;
+    update public.conversations c set assignee_id = assignee
+     where c.organization_id = app.org() and c.id = conversation and c.assignee_id is distinct from assignee;
+    return true;
+  end $$;
+grant execute on function app.assign_conversation(uuid, uuid) to authenticated;

@@ -128,7 +128,8 @@ create or replace function app.conversation_for_send(item jsonb, channel text) r
     end if;
     if wanted is not null then
       select c.id, c.contact_id into conv, contact from public.conversations c
-       where c.organization_id = org and c.id = wanted and (account is null or c.channel_account_id = account);
+       where c.organization_id = org and c.id = wanted and (account is null or c.channel_account_id = account)
+         and (app.sees_all() or c.assignee_id = app.current_user_id() or c.team_id = any (app.my_teams()));
       if conv is null or item ->> 'wa_id' is not null and app.contact_of_sender(org, item) <> contact then
         raise exception using errcode = 'HUB04', message = 'No such conversation with this recipient';
       end if;

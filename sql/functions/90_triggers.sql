@@ -36,6 +36,7 @@ create or replace trigger queue_new after insert on public.messages for each row
 create or replace trigger queue_again after update of status on public.messages for each row when (new.status = 'PENDING' and new.direction = 'OUTBOUND' and old.status = 'FAILED') execute function app.queue_message();
 create or replace trigger status before insert or update on public.tasks for each row execute function app.task_status();
 create or replace trigger closed_at before insert or update on public.conversations for each row when (current_user <> 'hub_writer') execute function app.conversation_closed_at();
+create or replace trigger in_sight before insert on public.conversations for each row when (current_user <> 'hub_writer') execute function app.keep_in_sight();
 create or replace trigger stages before insert or update on public.pipelines for each row execute function app.pipeline_stages();
 create or replace trigger guard before insert or update on public.memberships for each row execute function app.guard_membership();
 create or replace trigger flags before update of can_access_crm, can_access_pm, can_manage_team, can_manage_settings, can_send_messages, can_read_messages

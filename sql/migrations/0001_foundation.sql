@@ -35,6 +35,16 @@ create function app.role_in(roles text[]) returns boolean
   language sql stable parallel safe
   as $$ select coalesce((nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'role') = any (roles), false) $$;
 
+-- Which conversations the caller sees: all, unless his membership says less (`sees`: team or mine). Keys, workers and the operator
+-- see all.
+create function app.sees_all() returns boolean
+  language sql stable parallel safe
+  as $$ select not coalesce(nullif(current_setting('hub.ctx', true), '')::jsonb ? 'sees', false) $$;
+
+create function app.my_teams() returns uuid[]
+  language sql stable parallel safe
+  as $$ select array(select jsonb_array_elements_text(nullif(current_setting('hub.ctx', true), '')::jsonb -> 'teams')::uuid) $$;
+
 -- Text as people search it: lower case; Arabic letter variants, tatweel and harakat folded; Arabic digits as ASCII.
 create function app.fold(t text) returns text
   language sql immutable parallel safe strict

@@ -65,7 +65,7 @@ create table public.memberships (
   constraint memberships_visibility_check check (visibility in ('all', 'team', 'mine')),
   constraint memberships_availability_check check (availability in ('online', 'away', 'offline')),
   constraint memberships_owner_check check (role <> 'OWNER' or (can_access_crm and can_access_pm and can_manage_team
-    and can_manage_settings and can_send_messages and can_read_messages))
+    and can_manage_settings and can_send_messages and can_read_messages and visibility = 'all'))
 );
 create index memberships_user_id_idx on public.memberships (user_id);
 

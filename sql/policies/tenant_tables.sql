@@ -199,13 +199,13 @@ grant select on public.conversation_reads to anon, authenticated;
 grant select, insert, update, delete on public.conversation_reads to service_role;
 create policy owner on public.conversation_reads to hub_owner using (true) with check (true);
 create policy service on public.conversation_reads to service_role using (true) with check (true);
-create policy read on public.conversation_reads for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and user_id = (select app.current_user_id()));
+create policy read on public.conversation_reads for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and user_id = (select app.current_user_id()) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = conversation_reads.organization_id and c.id = conversation_reads.conversation_id)));
 grant insert on public.conversation_reads to authenticated;
-create policy insert_own on public.conversation_reads for insert to authenticated with check (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and user_id = (select app.current_user_id()));
+create policy insert_own on public.conversation_reads for insert to authenticated with check (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and user_id = (select app.current_user_id()) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = conversation_reads.organization_id and c.id = conversation_reads.conversation_id)));
 grant update on public.conversation_reads to authenticated;
-create policy update_own on public.conversation_reads for update to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and user_id = (select app.current_user_id())) with check (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and user_id = (select app.current_user_id()));
+create policy update_own on public.conversation_reads for update to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and user_id = (select app.current_user_id()) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = conversation_reads.organization_id and c.id = conversation_reads.conversation_id))) with check (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and user_id = (select app.current_user_id()) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = conversation_reads.organization_id and c.id = conversation_reads.conversation_id)));
 grant delete on public.conversation_reads to authenticated;
-create policy delete_own on public.conversation_reads for delete to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and user_id = (select app.current_user_id()));
+create policy delete_own on public.conversation_reads for delete to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and user_id = (select app.current_user_id()) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = conversation_reads.organization_id and c.id = conversation_reads.conversation_id)));
 
 alter table public.conversations enable row level security, force row level security;
 revoke all on public.conversations from public, anon, authenticated, service_role, hub_runtime, hub_writer;
@@ -213,13 +213,13 @@ grant select on public.conversations to anon, authenticated;
 grant select, insert, update, delete on public.conversations to service_role;
 create policy owner on public.conversations to hub_owner using (true) with check (true);
 create policy service on public.conversations to service_role using (true) with check (true);
-create policy read on public.conversations for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')));
+create policy read on public.conversations for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and ((select app.sees_all()) or assignee_id = (select app.current_user_id()) or team_id = any ((select app.my_teams())::uuid[])));
 grant insert on public.conversations to authenticated;
-create policy insert_own on public.conversations for insert to authenticated with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')));
+create policy insert_own on public.conversations for insert to authenticated with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and ((select app.sees_all()) or assignee_id = (select app.current_user_id()) or team_id = any ((select app.my_teams())::uuid[])));
 grant update on public.conversations to authenticated;
-create policy update_own on public.conversations for update to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}'))) with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')));
+create policy update_own on public.conversations for update to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and ((select app.sees_all()) or assignee_id = (select app.current_user_id()) or team_id = any ((select app.my_teams())::uuid[]))) with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and ((select app.sees_all()) or assignee_id = (select app.current_user_id()) or team_id = any ((select app.my_teams())::uuid[])));
 grant delete on public.conversations to authenticated;
-create policy delete_own on public.conversations for delete to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')));
+create policy delete_own on public.conversations for delete to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and ((select app.sees_all()) or assignee_id = (select app.current_user_id()) or team_id = any ((select app.my_teams())::uuid[])));
 grant select, insert, update on public.conversations to hub_writer;
 create policy writer on public.conversations to hub_writer using (true) with check (true);
 
@@ -271,13 +271,13 @@ grant select on public.drafts to anon, authenticated;
 grant select, insert, update, delete on public.drafts to service_role;
 create policy owner on public.drafts to hub_owner using (true) with check (true);
 create policy service on public.drafts to service_role using (true) with check (true);
-create policy read on public.drafts for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')));
+create policy read on public.drafts for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = drafts.organization_id and c.id = drafts.conversation_id)));
 grant insert on public.drafts to authenticated;
-create policy insert_own on public.drafts for insert to authenticated with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and user_id = (select app.current_user_id()));
+create policy insert_own on public.drafts for insert to authenticated with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and user_id = (select app.current_user_id()) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = drafts.organization_id and c.id = drafts.conversation_id)));
 grant update on public.drafts to authenticated;
-create policy update_own on public.drafts for update to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and user_id = (select app.current_user_id())) with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and user_id = (select app.current_user_id()));
+create policy update_own on public.drafts for update to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and user_id = (select app.current_user_id()) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = drafts.organization_id and c.id = drafts.conversation_id))) with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and user_id = (select app.current_user_id()) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = drafts.organization_id and c.id = drafts.conversation_id)));
 grant delete on public.drafts to authenticated;
-create policy delete_own on public.drafts for delete to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and user_id = (select app.current_user_id()));
+create policy delete_own on public.drafts for delete to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and user_id = (select app.current_user_id()) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = drafts.organization_id and c.id = drafts.conversation_id)));
 
 alter table public.flow_versions enable row level security, force row level security;
 revoke all on public.flow_versions from public, anon, authenticated, service_role, hub_runtime, hub_writer;
@@ -329,7 +329,7 @@ grant select on public.media_files to anon, authenticated;
 grant select, insert, update, delete on public.media_files to service_role;
 create policy owner on public.media_files to hub_owner using (true) with check (true);
 create policy service on public.media_files to service_role using (true) with check (true);
-create policy read on public.media_files for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')));
+create policy read on public.media_files for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and ((select app.sees_all()) or message_id is null or exists (select from public.messages m where m.organization_id = media_files.organization_id and m.id = media_files.message_id)));
 
 alter table public.memberships enable row level security, force row level security;
 revoke all on public.memberships from public, anon, authenticated, service_role, hub_runtime, hub_writer;
@@ -347,13 +347,13 @@ grant select on public.messages to anon, authenticated;
 grant select, insert, update, delete on public.messages to service_role;
 create policy owner on public.messages to hub_owner using (true) with check (true);
 create policy service on public.messages to service_role using (true) with check (true);
-create policy read on public.messages for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')));
+create policy read on public.messages for select to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_read_messages}')) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = messages.organization_id and c.id = messages.conversation_id)));
 grant insert on public.messages to authenticated;
-create policy insert_own on public.messages for insert to authenticated with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')));
+create policy insert_own on public.messages for insert to authenticated with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = messages.organization_id and c.id = messages.conversation_id)));
 grant update on public.messages to authenticated;
-create policy update_own on public.messages for update to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}'))) with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')));
+create policy update_own on public.messages for update to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = messages.organization_id and c.id = messages.conversation_id))) with check (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = messages.organization_id and c.id = messages.conversation_id)));
 grant delete on public.messages to authenticated;
-create policy delete_own on public.messages for delete to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')));
+create policy delete_own on public.messages for delete to authenticated using (organization_id = (select app.org()) and (select app.may_any('{can_send_messages}')) and ((select app.sees_all()) or exists (select from public.conversations c where c.organization_id = messages.organization_id and c.id = messages.conversation_id)));
 grant select, insert, update on public.messages to hub_writer;
 create policy writer on public.messages to hub_writer using (true) with check (true);
 
@@ -574,7 +574,7 @@ grant select, insert on app.events to hub_writer;
 -- Functions: callable by those who are meant to, not by everybody.
 revoke execute on all functions in schema app from public;
 grant execute on all functions in schema app to hub_runtime, hub_writer;
-grant execute on function app.ctx(), app.org(), app.current_user_id(), app.may_any(text[]), app.role_in(text[]), app.fold(text),
+grant execute on function app.ctx(), app.org(), app.current_user_id(), app.sees_all(), app.my_teams(), app.may_any(text[]), app.role_in(text[]), app.fold(text),
   app.contact_search(text, text, text[], text[], text[]), app.status_rises(text, text, text)
   to anon, authenticated, service_role;
 alter function app.ingest_many(jsonb) owner to hub_writer;

@@ -48,7 +48,7 @@ select app.open_session($1, $2, $3, $4::text::inet, $5, $6, $7);
 
 -- name: session_state
 -- What session $1 may do now; no row when it is unknown.
-select user_id, organization_id, role, permissions, is_web, revoked, aal, amr::text from app.session_state($1);
+select user_id, organization_id, role, permissions, is_web, revoked, aal, amr::text, visibility, team_ids from app.session_state($1);
 
 -- name: rotate_refresh
 -- Exchange the refresh token hashing to $1 for a child (hash $2, sealed text $3); within $4 seconds the same child again.

@@ -17,7 +17,7 @@ update public.conversations c
 
 -- name: assign_conversation
 -- Give conversation $1 to member $2, or to nobody (null). Changes nothing, and makes no event, when it is so already.
-update public.conversations c set assignee_id = $2 where c.id = $1 and c.assignee_id is distinct from $2
+select app.assign_conversation($1, $2)
 
 -- name: member_is_active
 -- Whether user $1 is an active member of the caller's organization.

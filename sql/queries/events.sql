@@ -19,3 +19,7 @@ select app.resume_floor($1, $2)
 -- users or keys $3 and organizations $4, in step. One row each, in that order: whether the sign-in stands, whether the member is
 -- active, and a text that moves when role, permissions or active organization do.
 select s.stands, s.active, s.fingerprint from app.live_standing($1, $2, $3, $4) s order by s.n
+
+-- name: conversations_in_sight
+-- Those of the conversations $1 that the caller sees.
+select id from public.conversations where organization_id = (select app.org()) and id = any ($1::uuid[])

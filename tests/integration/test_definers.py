@@ -133,6 +133,7 @@ WITHIN_A_ROLE = {
     "keep_invitation_token": "an invitation of the caller's organization",
     "retire_api_key": "a key of the caller's organization",
     "leave_organization": "the caller's own membership",
+    "assign_conversation": "a conversation that the caller sees",
     "enqueue_mail": "an invitation of the caller's organization",
     "drop_mail": "an invitation of the caller's organization",
 }
@@ -207,6 +208,7 @@ async def test_functions_within_a_role_refuse_the_neighbours_ids(
         assert got == "42501"
         await conn.execute("select app.keep_api_key_hash($1, $2)", b.id("api_keys"), b"hash")
         assert await conn.fetch("select * from app.retire_api_key($1, '0 s')", b.id("api_keys")) == []
+        assert not await conn.fetchval("select app.assign_conversation($1, null)", b.id("conversations"))
         link = "select * from app.keep_invitation_token($1, $2)"
         got = await conn.fetch(link, b.id("invitations"), b"hash")
         assert got == []
@@ -331,6 +333,7 @@ async def test_X10_functions_within_a_role_check_the_permission_themselves(
         ),
         ("select app.drop_mail($1, 'key')", (a.org.id,)),
         ("select * from app.retire_api_key($1, '0 s')", (a.id("api_keys"),)),
+        ("select app.assign_conversation($1, null)", (a.id("conversations"),)),
         ("select * from app.keep_invitation_token($1, $2)", (a.id("invitations"), b"hash")),
     ]
     bare = a.owner.principal(role="AGENT", permissions=frozenset())
