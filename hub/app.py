@@ -23,6 +23,7 @@ from aiohttp import web
 
 from hub import __version__, clock, heap, logs, metrics
 from hub.auth.authenticator import Authenticator
+from hub.auth.factors import Factors
 from hub.auth.links import Links
 from hub.auth.notes import Notes
 from hub.auth.passwords import Passwords
@@ -51,6 +52,7 @@ from hub.resources import (
     CATALOG,
     DB,
     DISK,
+    FACTORS,
     FANOUT,
     INGEST,
     LIFE,
@@ -150,6 +152,7 @@ async def _who(app: web.Application) -> AsyncIterator[None]:
     app[AUTH].on_use = app[NOTES].used
     app[PASSWORDS] = Passwords()
     app[ACCOUNTS] = Accounts(db, settings, app[AUTH], app[PASSWORDS])
+    app[FACTORS] = Factors(db, settings, app[AUTH], app[ACCOUNTS])
     app[LINKS] = Links(db, settings, app[AUTH], app[PASSWORDS], app[ACCOUNTS])
     app[RATE] = RateLimiter(app[REDIS])
     app[CATALOG] = Catalog(db, aggregates=settings.rest_aggregates)

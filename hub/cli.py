@@ -258,6 +258,26 @@ def user_password(email: str, data_dir: Path) -> None:
     click.echo("Changed.")
 
 
+@user.command("remove-factors")
+@click.option("--email", required=True)
+@_data_dir
+def user_remove_factors(email: str, data_dir: Path) -> None:
+    """Let somebody who lost phone and recovery codes in again with the password alone; their sessions end.
+
+    Example: hub user remove-factors --email dana@example.com
+    """
+    import asyncio
+
+    from hub.auth.accounts import AccountError, remove_factors
+
+    with _databases(data_dir) as environ:
+        try:
+            gone = asyncio.run(remove_factors(_owner(environ), email))
+        except AccountError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo(f"Removed {gone}.")
+
+
 @cli.group()
 def mail() -> None:
     """Mails that wait to be sent; all of them, where there is no mail server (HUB_SMTP_URL).

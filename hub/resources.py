@@ -19,6 +19,7 @@ from hub.settings import Settings
 if TYPE_CHECKING:
     from hub.app import Life
     from hub.auth.authenticator import Authenticator
+    from hub.auth.factors import Factors
     from hub.auth.links import Links
     from hub.auth.notes import Notes
     from hub.auth.passwords import Passwords
@@ -38,6 +39,7 @@ REDIS: web.AppKey[Redis] = web.AppKey("redis")
 AUTH: web.AppKey[Authenticator] = web.AppKey("auth")
 NOTES: web.AppKey[Notes] = web.AppKey("notes")
 ACCOUNTS: web.AppKey[Accounts] = web.AppKey("accounts")
+FACTORS: web.AppKey[Factors] = web.AppKey("factors")
 LINKS: web.AppKey[Links] = web.AppKey("links")
 PASSWORDS: web.AppKey[Passwords] = web.AppKey("passwords")
 CATALOG: web.AppKey[Catalog] = web.AppKey("catalog")

@@ -88,11 +88,12 @@ CREATE FUNCTION app.account_changed() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ begin perform app.release_account(new.organization_id, new.id); return null; end $$;
 
-CREATE FUNCTION app.account_proof(member uuid, session uuid) RETURNS TABLE(encrypted_password text, email text, proved_s double precision)
+CREATE FUNCTION app.account_proof(member uuid, session uuid) RETURNS TABLE(encrypted_password text, email text, proved_s double precision, aal text, has_factor boolean)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select u.encrypted_password, u.email, extract(epoch from clock_timestamp() - s.proved_at)::double precision
+    select u.encrypted_password, u.email, extract(epoch from clock_timestamp() - s.proved_at)::double precision, s.aal,
+           exists (select from auth.mfa_factors f where f.user_id = u.id and f.status = 'verified')
       from auth.users u join auth.sessions s on s.user_id = u.id and s.id = session where u.id = member
   $$;
 
@@ -106,6 +107,23 @@ CREATE FUNCTION app.act_as_user(org uuid, person uuid, ip text, request text) RE
     AS $$
     select set_config('hub.ctx', jsonb_build_object('kind', 'system', 'org', org, 'actor', 'user', 'actor_id', person, 'ip', ip, 'request', request)::text, true)
   $$;
+
+CREATE FUNCTION app.add_factor(member uuid, factor uuid, name text, sealed text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    perform from auth.users u where u.id = member for no key update;
+    delete from auth.mfa_factors f where f.user_id = member and f.status = 'unverified' and (f.friendly_name is not distinct from name or f.created_at < now() - interval '1 day');
+    if exists (select from auth.mfa_factors f where f.user_id = member and f.friendly_name is not distinct from name and name is not null) then
+      return 'name_conflict';
+    end if;
+    if (select count(*) from auth.mfa_factors f where f.user_id = member) >= 10 then
+      return 'too_many';
+    end if;
+    insert into auth.mfa_factors (id, user_id, friendly_name, secret_sealed) values (factor, member, name, sealed);
+    return 'added';
+  end $$;
 
 CREATE FUNCTION app.add_identities(org uuid, schemes text[], ids text[], new_schemes text[], new_ids text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -448,6 +466,15 @@ CREATE FUNCTION app.bury_message() RETURNS trigger
      where c.organization_id = new.organization_id and c.id = new.conversation_id and c.msg_seq = new.conv_seq;
     return new;
   end $$;
+
+CREATE FUNCTION app.challenge_factor(member uuid, factor uuid) RETURNS TABLE(id uuid, expires_at timestamp with time zone)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with asked as (update auth.mfa_factors f set last_challenged_at = now() where f.id = factor and f.user_id = member returning f.id),
+    past as (delete from auth.mfa_challenges c using asked where c.factor_id = asked.id and c.expires_at < now())
+    insert into auth.mfa_challenges as c (factor_id, expires_at) select a.id, now() + interval '5 minutes' from asked a returning c.id, c.expires_at
+  $$;
 
 CREATE FUNCTION app.changed_columns(before jsonb, after jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1237,6 +1264,14 @@ CREATE FUNCTION app.extend_media(token uuid, lease interval) RETURNS integer
     select count(*)::integer from kept
   $$;
 
+CREATE FUNCTION app.factor_secret(member uuid, factor uuid, challenge uuid) RETURNS TABLE(sealed text, last_step bigint, is_open boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select f.secret_sealed, f.last_step, exists (select from auth.mfa_challenges c where c.id = challenge and c.factor_id = f.id and c.expires_at > now())
+      from auth.mfa_factors f where f.id = factor and f.user_id = member
+  $$;
+
 CREATE FUNCTION app.find_contacts(term text, tag text, most integer) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1532,6 +1567,11 @@ CREATE FUNCTION app.has_appgain_credentials(org uuid) RETURNS boolean
     select exists (select from public.organizations o where o.id = org and o.suit_id <> '')
        and exists (select from app.secrets s where s.organization_id = org and s.name = 'app_api_key')
   $$;
+
+CREATE FUNCTION app.has_factor(member uuid) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select exists (select from auth.mfa_factors f where f.user_id = member and f.status = 'verified') $$;
 
 CREATE FUNCTION app.heads(orgs uuid[]) RETURNS TABLE(organization_id uuid, seq bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1999,6 +2039,15 @@ CREATE FUNCTION app.keep_provider_media(org uuid, file uuid, account uuid, id te
     on conflict (organization_id, file_id, channel_account_id) do update set provider_id = excluded.provider_id, expires_at = excluded.expires_at
   $$;
 
+CREATE FUNCTION app.keep_recovery_codes(member uuid, hashes bytea[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    delete from auth.recovery_codes c where c.user_id = member;
+    insert into auth.recovery_codes (user_id, code_hash) select member, h from unnest(hashes) h;
+    select app.note_account(member, 'recovery_codes.made', '{}', null, null)
+  $$;
+
 CREATE FUNCTION app.keep_secrets(owner_table text, items jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2252,6 +2301,15 @@ CREATE FUNCTION app.named_by(scheme text, value text, name text) RETURNS TABLE(f
            case when scheme = 'email' then array[value] else '{}' end
   $$;
 
+CREATE FUNCTION app.note_account(member uuid, action text, details jsonb, address inet, request text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into public.audit_log (organization_id, actor_kind, actor_id, action, target_table, target_id, details, ip, request_id)
+    select m.organization_id, 'user', member, note_account.action, 'users', member, note_account.details, address, request
+      from public.memberships m where m.user_id = member and m.is_active
+  $$;
+
 CREATE FUNCTION app.note_deed(org uuid, deed text, on_table text, on_id uuid, what jsonb DEFAULT '{}'::jsonb) RETURNS void
     LANGUAGE sql
     AS $$
@@ -2415,6 +2473,33 @@ CREATE FUNCTION app.preview(content text, message_type text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select coalesce(nullif(left(content, 160), ''), '[' || message_type || ']') $$;
 
+CREATE FUNCTION app.prove_factor(member uuid, session uuid, factor uuid, challenge uuid, step bigint, token_hash bytea) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    was text;
+  begin
+    delete from auth.mfa_challenges c where c.id = challenge and c.factor_id = factor and c.expires_at > now();
+    if not found then
+      return 'spent';
+    end if;
+    select f.status into was from auth.mfa_factors f where f.id = factor and f.user_id = member and f.last_step < step for update;
+    if was is null then
+      return 'spent';
+    end if;
+    update auth.mfa_factors f set status = 'verified', last_step = step, updated_at = now() where f.id = factor;
+    if not app.raise_session(session, member, 'totp', token_hash) then
+      return 'ended';
+    end if;
+    if was = 'unverified' then
+      perform app.end_sessions(s.id, member, 'local') from auth.sessions s where s.user_id = member and s.aal = 'aal1' and s.revoked_at is null;
+      perform app.note_account(member, 'factor.added', jsonb_build_object('factor', factor), null, null);
+      return 'first';
+    end if;
+    return 'good';
+  end $$;
+
 CREATE FUNCTION app.put_user(member uuid, address text, password_hash text, confirmed boolean, metadata jsonb, app_metadata jsonb, ban double precision) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2460,6 +2545,24 @@ CREATE FUNCTION app.queue_message() RETURNS trigger
            lease_token = null, lease_until = null, claimed_by = null, sending_at = null, correlator = null, last_error = null
      where app.outbox.state in ('dead', 'unknown');
     return null;
+  end $$;
+
+CREATE FUNCTION app.raise_session(session uuid, member uuid, method text, token_hash bytea) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    update auth.sessions s
+       set aal = 'aal2', proved_at = clock_timestamp(),
+           amr = jsonb_build_array(jsonb_build_object('method', method, 'timestamp', floor(extract(epoch from now())))) ||
+                 coalesce((select jsonb_agg(a.item order by a.n) from jsonb_array_elements(s.amr) with ordinality a (item, n) where a.item ->> 'method' <> raise_session.method), '[]')
+     where s.id = session and s.user_id = member and s.revoked_at is null;
+    if not found then
+      return false;
+    end if;
+    delete from auth.refresh_tokens r where r.session_id = session;
+    insert into auth.refresh_tokens (session_id, token_hash) values (session, raise_session.token_hash);
+    return true;
   end $$;
 
 CREATE TABLE public.messages (
@@ -2728,6 +2831,11 @@ CREATE FUNCTION app.record_message(item jsonb) RETURNS TABLE(id uuid, conversati
     returning m.id, m.conversation_id, m.contact_id;
   end $$;
 
+CREATE FUNCTION app.recovery_codes_left(member uuid) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select count(*) from auth.recovery_codes c where c.user_id = member and c.used_at is null $$;
+
 CREATE FUNCTION app.redeem_token(given_hash bytea, address text, kinds text[], codes bytea[], allow_new boolean) RETURNS TABLE(outcome text, user_id uuid, kind text, data jsonb, email text, old_email text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2809,6 +2917,25 @@ CREATE FUNCTION app.release_account(org uuid, account uuid) RETURNS void
      where o.organization_id = org and o.channel_account_id = account and o.state = 'available' and o.due_at > clock_timestamp()
        and not exists (select from public.messages m where m.organization_id = o.organization_id and m.id = o.message_id and m.send_at > clock_timestamp());
   $$;
+
+CREATE FUNCTION app.remove_factor(member uuid, factor uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    was text;
+  begin
+    delete from auth.mfa_factors f where f.id = factor and f.user_id = member returning f.status into was;
+    if was = 'verified' then
+      if not app.has_factor(member) then
+        update auth.sessions s set aal = 'aal1', amr = coalesce((select jsonb_agg(a) from jsonb_array_elements(s.amr) a where a ->> 'method' not in ('totp', 'recovery_code')), '[]')
+         where s.user_id = member and s.revoked_at is null;
+        delete from auth.recovery_codes c where c.user_id = member;
+      end if;
+      perform app.note_account(member, 'factor.removed', jsonb_build_object('factor', factor), null, null);
+    end if;
+    return was;
+  end $$;
 
 CREATE FUNCTION app.report_account(org uuid, account uuid, new_health text, error text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -2929,7 +3056,7 @@ CREATE FUNCTION app.session_of_refresh(given_hash bytea) RETURNS TABLE(session_i
      where r.token_hash = given_hash and s.revoked_at is null
   $$;
 
-CREATE FUNCTION app.session_state(session uuid) RETURNS TABLE(user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean, aal text, amr jsonb, visibility text, team_ids uuid[])
+CREATE FUNCTION app.session_state(session uuid) RETURNS TABLE(user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean, aal text, amr jsonb, lacks_factor boolean, visibility text, team_ids uuid[])
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2937,11 +3064,12 @@ CREATE FUNCTION app.session_state(session uuid) RETURNS TABLE(user_id uuid, orga
            array_remove(array[case when m.can_access_crm then 'can_access_crm' end, case when m.can_access_pm then 'can_access_pm' end,
              case when m.can_manage_team then 'can_manage_team' end, case when m.can_manage_settings then 'can_manage_settings' end,
              case when m.can_send_messages then 'can_send_messages' end, case when m.can_read_messages then 'can_read_messages' end], null),
-           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false), s.aal, s.amr,
+           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false), s.aal, s.amr, w.lacks,
            coalesce(m.visibility, 'all'), coalesce(m.team_ids, '{}')
       from auth.sessions s
       join auth.users u on u.id = s.user_id
-      left join public.memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id and m.is_active
+      cross join lateral (select s.aal <> 'aal2' and exists (select from auth.mfa_factors f where f.user_id = s.user_id and f.status = 'verified') as lacks) w
+      left join public.memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id and m.is_active and not w.lacks
      where s.id = session
   $$;
 
@@ -3137,7 +3265,9 @@ CREATE FUNCTION app.sign_in_delay(account text, network text) RETURNS double pre
     AS $$
     with usual as materialized (
       select exists (select from auth.users u join auth.sessions s on s.user_id = u.id
-                      where u.email = sign_in_delay.account and s.ip <<= case when pg_input_is_valid(network, 'inet') then network::inet end) as known
+                      where (u.email = sign_in_delay.account
+                             or s.aal = 'aal2' and u.id = case when starts_with(account, 'mfa:') and pg_input_is_valid(substr(account, 5), 'uuid') then substr(account, 5)::uuid end)
+                        and s.ip <<= case when pg_input_is_valid(network, 'inet') then network::inet end) as known
     ), counted as (
       select 10 as allowed, f.failures, f.last_at from auth.sign_in_failures f
        where f.account = sign_in_delay.account and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
@@ -3364,6 +3494,19 @@ CREATE FUNCTION app.use_nonce(member uuid, code bytea) RETURNS boolean
     return false;
   end $$;
 
+CREATE FUNCTION app.use_recovery_code(member uuid, session uuid, hash bytea, token_hash bytea) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    update auth.recovery_codes c set used_at = now() where c.user_id = member and c.code_hash = hash and c.used_at is null and app.has_factor(member);
+    if not found or not app.raise_session(session, member, 'recovery_code', token_hash) then
+      return false;
+    end if;
+    perform app.note_account(member, 'recovery_code.used', '{}', null, null);
+    return true;
+  end $$;
+
 CREATE FUNCTION app.user_by_email(address text) RETURNS TABLE(id uuid, encrypted_password text, banned boolean, confirmed boolean)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3379,7 +3522,10 @@ CREATE FUNCTION app.user_document(user_id uuid) RETURNS jsonb
     select jsonb_build_object('id', u.id, 'email', u.email, 'email_confirmed_at', u.email_confirmed_at, 'last_sign_in_at', u.last_sign_in_at,
              'user_metadata', u.user_metadata, 'app_metadata', u.app_metadata, 'created_at', u.created_at, 'updated_at', u.updated_at,
              'new_email', u.email_change, 'email_change_sent_at', u.email_change_sent_at, 'confirmation_sent_at', u.confirmation_sent_at,
-             'invited_at', u.invited_at, 'banned_until', case when u.banned_until > now() then u.banned_until end)
+             'invited_at', u.invited_at, 'banned_until', case when u.banned_until > now() then u.banned_until end,
+             'factors', (select coalesce(jsonb_agg(jsonb_build_object('id', f.id, 'friendly_name', f.friendly_name, 'factor_type', 'totp', 'status', f.status,
+                                                                      'created_at', f.created_at, 'updated_at', f.updated_at) order by f.created_at, f.id), '[]')
+                           from auth.mfa_factors f where f.user_id = u.id))
       from auth.users u where u.id = user_id
   $$;
 
@@ -3859,6 +4005,40 @@ CREATE TABLE app.webhook_routes (
 ALTER TABLE ONLY app.webhook_routes ALTER COLUMN organization_id SET (n_distinct=-0.02);
 
 ALTER TABLE ONLY app.webhook_routes FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE auth.mfa_challenges (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    factor_id uuid NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE ONLY auth.mfa_challenges FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE auth.mfa_factors (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    user_id uuid NOT NULL,
+    friendly_name text,
+    status text DEFAULT 'unverified'::text NOT NULL,
+    secret_sealed text NOT NULL,
+    last_step bigint DEFAULT 0 NOT NULL,
+    last_challenged_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT mfa_factors_friendly_name_check CHECK ((length(friendly_name) <= 100)),
+    CONSTRAINT mfa_factors_status_check CHECK ((status = ANY (ARRAY['unverified'::text, 'verified'::text])))
+);
+
+ALTER TABLE ONLY auth.mfa_factors FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE auth.recovery_codes (
+    user_id uuid NOT NULL,
+    code_hash bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    used_at timestamp with time zone
+);
+
+ALTER TABLE ONLY auth.recovery_codes FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE auth.refresh_tokens (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -4805,8 +4985,17 @@ ALTER TABLE ONLY app.webhook_queue
 ALTER TABLE ONLY app.webhook_routes
     ADD CONSTRAINT webhook_routes_pkey PRIMARY KEY (organization_id, channel_account_id);
 
+ALTER TABLE ONLY auth.mfa_challenges
+    ADD CONSTRAINT mfa_challenges_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY auth.mfa_factors
+    ADD CONSTRAINT mfa_factors_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY auth.one_time_tokens
     ADD CONSTRAINT one_time_tokens_pkey PRIMARY KEY (subject, kind);
+
+ALTER TABLE ONLY auth.recovery_codes
+    ADD CONSTRAINT recovery_codes_pkey PRIMARY KEY (user_id, code_hash);
 
 ALTER TABLE ONLY auth.refresh_tokens
     ADD CONSTRAINT refresh_tokens_pkey PRIMARY KEY (id);
@@ -5026,6 +5215,10 @@ CREATE INDEX webhook_failures_claim_idx ON app.webhook_failures USING btree (due
 CREATE INDEX webhook_queue_claim_idx ON app.webhook_queue USING btree (due_at) WHERE (state = 'available'::text);
 
 CREATE INDEX webhook_routes_account_key_idx ON app.webhook_routes USING btree (type, account_key);
+
+CREATE INDEX mfa_challenges_factor_id_idx ON auth.mfa_challenges USING btree (factor_id);
+
+CREATE INDEX mfa_factors_user_id_idx ON auth.mfa_factors USING btree (user_id);
 
 CREATE INDEX one_time_tokens_created_at_idx ON auth.one_time_tokens USING btree (created_at);
 
@@ -5645,6 +5838,15 @@ ALTER TABLE ONLY app.webhook_queue
 ALTER TABLE ONLY app.webhook_routes
     ADD CONSTRAINT webhook_routes_channel_account_id_fkey FOREIGN KEY (organization_id, channel_account_id) REFERENCES public.channel_accounts(organization_id, id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY auth.mfa_challenges
+    ADD CONSTRAINT mfa_challenges_factor_id_fkey FOREIGN KEY (factor_id) REFERENCES auth.mfa_factors(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY auth.mfa_factors
+    ADD CONSTRAINT mfa_factors_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY auth.recovery_codes
+    ADD CONSTRAINT recovery_codes_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY auth.refresh_tokens
     ADD CONSTRAINT refresh_tokens_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES auth.refresh_tokens(id) ON DELETE SET NULL;
 
@@ -6041,9 +6243,19 @@ ALTER TABLE app.webhook_routes ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY writer ON app.events TO hub_writer USING (true) WITH CHECK (true);
 
+ALTER TABLE auth.mfa_challenges ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE auth.mfa_factors ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE auth.one_time_tokens ENABLE ROW LEVEL SECURITY;
 
+CREATE POLICY owner ON auth.mfa_challenges TO hub_owner USING (true) WITH CHECK (true);
+
+CREATE POLICY owner ON auth.mfa_factors TO hub_owner USING (true) WITH CHECK (true);
+
 CREATE POLICY owner ON auth.one_time_tokens TO hub_owner USING (true) WITH CHECK (true);
+
+CREATE POLICY owner ON auth.recovery_codes TO hub_owner USING (true) WITH CHECK (true);
 
 CREATE POLICY owner ON auth.refresh_tokens TO hub_owner USING (true) WITH CHECK (true);
 
@@ -6052,6 +6264,8 @@ CREATE POLICY owner ON auth.sessions TO hub_owner USING (true) WITH CHECK (true)
 CREATE POLICY owner ON auth.sign_in_failures TO hub_owner USING (true) WITH CHECK (true);
 
 CREATE POLICY owner ON auth.users TO hub_owner USING (true) WITH CHECK (true);
+
+ALTER TABLE auth.recovery_codes ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE auth.refresh_tokens ENABLE ROW LEVEL SECURITY;
 

@@ -86,6 +86,17 @@ async def change_password(owner_url: str, email: str, password: str) -> None:
         await conn.execute(q.set_account_password, user_id, hashed)
 
 
+async def remove_factors(owner_url: str, email: str) -> int:
+    """Take every second factor and recovery code away from the user, and end the sessions; how many factors.
+    Raises AccountError."""
+    address = plain_address(email)
+    async with _operator(owner_url) as conn:
+        user_id = await conn.fetchval(q.account_by_email, address)
+        if user_id is None:
+            raise AccountError(f"Nobody has the address {address}.")
+        return int(await conn.fetchval(q.remove_factors_of, user_id))
+
+
 async def has_account(owner_url: str, email: str) -> bool:
     """Whether the address has a password already. Raises AccountError for what is no address."""
     async with _operator(owner_url) as conn:

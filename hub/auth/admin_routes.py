@@ -132,6 +132,28 @@ async def delete_user(request: web.Request) -> web.Response:
     return json_response({})
 
 
+async def list_factors(request: web.Request) -> web.Response:
+    """A user's second factors; for the service_role."""
+    await count(request)
+    await service(request)
+    return json_response((await _shown(request, _id(request))).get("factors", []))
+
+
+async def delete_factor(request: web.Request) -> web.Response:
+    """Take a second factor away from a user who lost it; for the service_role."""
+    await count(request)
+    await service(request)
+    user_id = _id(request)
+    try:
+        factor = UUID(request.match_info["factor"])
+    except ValueError:
+        factor = UUID(int=0)
+    async with request.app[DB].connection("api") as conn:
+        if await conn.fetchval(q.remove_factor, user_id, factor) is None:
+            raise AuthRefusal("mfa_factor_not_found", "Factor not found", 404)
+    return json_response({"id": factor})
+
+
 async def generate_link(request: web.Request) -> web.Response:
     """A link that the caller passes on by other ways than mail; for the service_role."""
     await count(request)

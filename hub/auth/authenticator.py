@@ -97,6 +97,7 @@ class SessionState(msgspec.Struct, frozen=True):
     revoked: bool
     aal: str
     amr: list[dict[str, Any]]
+    lacks_factor: bool
     visibility: Visibility
     team_ids: tuple[UUID, ...]
 
@@ -159,6 +160,7 @@ class Authenticator:
             permissions=state.permissions,
             session_id=session_id,
             is_web=claims.get(WEB_CLAIM) == "web",
+            lacks_factor=state.lacks_factor,
             expires_at=float(claims["exp"]),
             claims=claims,
             visibility=state.visibility,
@@ -231,6 +233,10 @@ class Authenticator:
         self._keys.forget(key_id)
         self._keys.forget_if(lambda state: state is not None and state.key_id == key_id)
 
+    def forget_user(self, user_id: UUID) -> None:
+        """All of the user's sessions are asked about anew."""
+        self._sessions.forget_if(lambda s: s is not None and s.user_id == user_id)
+
     def forget_member(self, organization_id: UUID, user_id: UUID) -> None:
         """His sessions in the organization are asked about anew."""
         self._sessions.forget_if(
@@ -242,10 +248,10 @@ class Authenticator:
             row = await conn.fetchrow(q.session_state, session_id)
         if row is None:
             return None
-        user_id, organization_id, role, permissions, is_web, revoked, aal, amr, visibility, teams = row
+        user_id, organization_id, role, permissions, is_web, revoked, aal, amr, lacks, visibility, teams = row
         return SessionState(
             user_id, organization_id, role, frozenset(permissions), is_web, revoked, aal,
-            msgspec.json.decode(amr), visibility, tuple(teams),
+            msgspec.json.decode(amr), lacks, visibility, tuple(teams),
         )  # fmt: skip
 
     async def _ask_key(self, key: str) -> _KeyState | None:

@@ -12,7 +12,7 @@ from hub.auth.apikeys import is_key
 from hub.auth.authenticator import Authenticator
 from hub.domain.principal import ANON, Principal
 from hub.edge import client_address, counted_address
-from hub.errors import AuthenticationFailed, InvalidApiKey
+from hub.errors import AuthenticationFailed, InsufficientPermissions, InvalidApiKey
 from hub.resources import ALLOWANCE, AUTH, NOTES, PRINCIPAL, RATE, REQUEST_ID, SETTINGS
 
 Surface = Literal["rest", "functions"]
@@ -68,6 +68,11 @@ async def identify(request: web.Request) -> Principal:
             hint="Send `Authorization: Bearer <token>` or `X-API-Key: cg_…`",
             rest_code="PGRST302",
         )
+    if principal.lacks_factor:
+        raise InsufficientPermissions(
+            "This session needs its second factor first", details={"reason": "insufficient_aal"},
+            hint="POST /auth/v1/factors/{id}/challenge, then verify",
+        )  # fmt: skip
     principal = msgspec.structs.replace(
         principal, address=client_address(request, request.app[SETTINGS]), request_id=request[REQUEST_ID]
     )

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from hub import __version__
-from hub.auth import admin_routes, link_routes
+from hub.auth import admin_routes, factor_routes, link_routes
 from hub.auth.links import Asked
 from hub.auth.refusals import AuthRefusal
 from hub.auth.requests import (
@@ -79,6 +79,12 @@ def table() -> dict[str, dict[str, Handler]]:
         "authorize": {"GET": authorize},
         "sessions": {"GET": sessions},
         "sessions/{id}": {"DELETE": end_session},
+        "factors": {"POST": factor_routes.enroll},
+        "factors/{id}": {"DELETE": factor_routes.unenroll},
+        "factors/{id}/challenge": {"POST": factor_routes.challenge},
+        "factors/{id}/verify": {"POST": factor_routes.verify},
+        "recovery-codes": {"GET": factor_routes.codes_left, "POST": factor_routes.make_codes},
+        "recovery-codes/verify": {"POST": factor_routes.use_code},
         "invite": {"POST": admin_routes.invite},
         "admin/generate_link": {"POST": admin_routes.generate_link},
         "admin/users": {"GET": admin_routes.list_users, "POST": admin_routes.create_user},
@@ -87,6 +93,8 @@ def table() -> dict[str, dict[str, Handler]]:
             "PUT": admin_routes.change_user,
             "DELETE": admin_routes.delete_user,
         },
+        "admin/users/{id}/factors": {"GET": admin_routes.list_factors},
+        "admin/users/{id}/factors/{factor}": {"DELETE": admin_routes.delete_factor},
     }
 
 
@@ -100,6 +108,9 @@ BODIES: Final[dict[str, type]] = {
     "resend": link_routes._Resend,
     "verify": link_routes._Verify,
     "signup": link_routes._SignUp,
+    "factors": factor_routes._Enroll,
+    "factors/{id}/verify": factor_routes._Code,
+    "recovery-codes/verify": factor_routes._Code,
     "invite": admin_routes._Invite,
     "admin/generate_link": admin_routes._Link,
     "admin/users": admin_routes._User,

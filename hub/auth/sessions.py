@@ -108,21 +108,21 @@ class Accounts:
                 caller.is_web,
                 caller.user_agent,
                 inet_of(caller.address),
-                _hash(token),
+                token_hash(token),
                 caller.request_id,
                 method,
             )
         log.info("session.opened", session_id=str(session_id))
-        return await self._document(session_id, user_id, token)
+        return await self.document(session_id, user_id, token)
 
     async def refresh(self, token: str) -> dict[str, Any]:
         """The next pair for a refresh token. Raises AuthRefusal."""
         if not 12 <= len(token) <= 200 or not token.isascii():
             raise AuthRefusal("refresh_token_not_found", "Invalid Refresh Token: Refresh Token Not Found")
-        child, given = _new_token(), _hash(token)
+        child, given = _new_token(), token_hash(token)
         sealed = self._seal(child, given)
         async with self._db.connection("api") as conn:
-            row = await conn.fetchrow(q.rotate_refresh, given, _hash(child), sealed, REUSE_S)
+            row = await conn.fetchrow(q.rotate_refresh, given, token_hash(child), sealed, REUSE_S)
         outcome, session_id, user_id, earlier = row
         if outcome == "again":
             child = self._open(earlier, given)
@@ -134,7 +134,7 @@ class Accounts:
             raise AuthRefusal("refresh_token_already_used", "Invalid Refresh Token: Already Used")
         elif outcome == "ended":
             raise AuthRefusal("session_not_found", "This session has ended")
-        return await self._document(session_id, user_id, child)
+        return await self.document(session_id, user_id, child)
 
     async def sign_out(self, session_id: UUID, user_id: UUID, scope: str) -> None:
         async with self._db.connection("api") as conn:
@@ -145,7 +145,7 @@ class Accounts:
     async def sign_out_refresh(self, token: str) -> None:
         """The session of a cookie, when no access token is at hand. Unknown ones are ignored."""
         async with self._db.connection("api") as conn:
-            row = await conn.fetchrow(q.session_of_refresh, _hash(token))
+            row = await conn.fetchrow(q.session_of_refresh, token_hash(token))
         if row is not None:
             await self.sign_out(row["session_id"], row["user_id"], "local")
 
@@ -205,10 +205,10 @@ class Accounts:
             why = weakness(password)
             if why is not None:
                 raise weak_password(why)
-        proof = await self.prove_again(
-            user_id, session_id, current_password, needed=password is not None and not confirmed
-        )
+        email = ""
         if password is not None:
+            proof = await self.prove_again(user_id, session_id, current_password, needed=not confirmed)
+            email = proof["email"]
             stored = proof["encrypted_password"]
             if stored is not None and await self._passwords.verify(stored, password):
                 raise AuthRefusal(
@@ -221,19 +221,26 @@ class Accounts:
         async with self._db.connection("api") as conn, conn.transaction():
             await conn.fetchval(q.update_user, user_id, session_id, hashed, encoded)
             if hashed is not None:
-                await enqueue_mail(conn, self._settings, "password_changed", proof["email"], {})
+                await enqueue_mail(conn, self._settings, "password_changed", email, {})
         if hashed is not None:
             self._db.wake("mail")
+
+    async def proof(self, user_id: UUID, session_id: UUID) -> Any:
+        """app.account_proof's row. Raises AuthRefusal for a session that is no more."""
+        async with self._db.connection("api") as conn:
+            found = await conn.fetchrow(q.account_proof, user_id, session_id)
+        if found is None:
+            raise AuthRefusal("session_not_found", "This session has ended", 403)
+        return found
 
     async def prove_again(
         self, user_id: UUID, session_id: UUID, current_password: str | None, *, needed: bool
     ) -> Any:
-        """app.account_proof's row. Raises AuthRefusal: a current password that is wrong, always; none, where
-        one is ``needed`` and the sign-in is not fresh."""
-        async with self._db.connection("api") as conn:
-            proof = await conn.fetchrow(q.account_proof, user_id, session_id)
-        if proof is None:
-            raise AuthRefusal("session_not_found", "This session has ended", 403)
+        """app.account_proof's row. Raises AuthRefusal: a session that lacks its second factor, and a current
+        password that is wrong, always; none, where one is ``needed`` and the sign-in is not fresh."""
+        proof = await self.proof(user_id, session_id)
+        if proof["has_factor"] and proof["aal"] != "aal2":
+            raise AuthRefusal("insufficient_aal", "This session needs its second factor first", 401)
         stored = proof["encrypted_password"]
         if current_password is not None:
             if len(current_password) > LONGEST or not await self._passwords.verify(stored, current_password):
@@ -245,7 +252,8 @@ class Accounts:
             )
         return proof
 
-    async def _document(self, session_id: UUID, user_id: UUID, refresh_token: str) -> dict[str, Any]:
+    async def document(self, session_id: UUID, user_id: UUID, refresh_token: str) -> dict[str, Any]:
+        """GoTrue's session, with an access token of what stands now."""
         self._auth.forget_session(session_id)
         async with self._db.connection("api") as conn:
             raw = await conn.fetchval(q.user_document, user_id)
@@ -331,10 +339,16 @@ def user_object(user: dict[str, Any], organization_id: UUID | None, org_role: st
         "app_metadata": app_metadata(user, organization_id, org_role),
         "user_metadata": user["user_metadata"] or {},
         "identities": [identity],
+        **({"factors": [_factor(f) for f in user["factors"]]} if user.get("factors") else {}),
         "created_at": _z(user["created_at"]),
         "updated_at": _z(user["updated_at"]),
         "is_anonymous": False,
     }
+
+
+def _factor(factor: dict[str, Any]) -> dict[str, Any]:
+    shown = {**factor, "created_at": _z(factor["created_at"]), "updated_at": _z(factor["updated_at"])}
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def _z(stamp: str | None) -> str | None:
@@ -346,7 +360,7 @@ def _new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _hash(token: str) -> bytes:
+def token_hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 

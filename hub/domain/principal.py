@@ -25,6 +25,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     session_id: UUID | None = None
     key_id: UUID | None = None
     is_web: bool = False
+    lacks_factor: bool = False
+    """The session has not proved the second factor that its user has: it opens sign-in alone."""
     expires_at: float | None = None
     claims: dict[str, Any] = {}
     cause_id: UUID | None = None

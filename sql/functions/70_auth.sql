@@ -38,16 +38,22 @@ create or replace function app.user_document(user_id uuid) returns jsonb
     select jsonb_build_object('id', u.id, 'email', u.email, 'email_confirmed_at', u.email_confirmed_at, 'last_sign_in_at', u.last_sign_in_at,
              'user_metadata', u.user_metadata, 'app_metadata', u.app_metadata, 'created_at', u.created_at, 'updated_at', u.updated_at,
              'new_email', u.email_change, 'email_change_sent_at', u.email_change_sent_at, 'confirmation_sent_at', u.confirmation_sent_at,
-             'invited_at', u.invited_at, 'banned_until', case when u.banned_until > now() then u.banned_until end)
+             'invited_at', u.invited_at, 'banned_until', case when u.banned_until > now() then u.banned_until end,
+             'factors', (select coalesce(jsonb_agg(jsonb_build_object('id', f.id, 'friendly_name', f.friendly_name, 'factor_type', 'totp', 'status', f.status,
+                                                                      'created_at', f.created_at, 'updated_at', f.updated_at) order by f.created_at, f.id), '[]')
+                           from auth.mfa_factors f where f.user_id = u.id))
       from auth.users u where u.id = user_id
   $$;
 
 -- What a change of one's own account rests on: the password's hash, the address, and how long ago (seconds) this session's user proved
 -- who he is.
-create or replace function app.account_proof(member uuid, session uuid) returns table (encrypted_password text, email text, proved_s double precision)
+drop function if exists app.account_proof(uuid, uuid);
+create or replace function app.account_proof(member uuid, session uuid)
+  returns table (encrypted_password text, email text, proved_s double precision, aal text, has_factor boolean)
   language sql stable security definer set search_path = pg_catalog, pg_temp
   as $$
-    select u.encrypted_password, u.email, extract(epoch from clock_timestamp() - s.proved_at)::double precision
+    select u.encrypted_password, u.email, extract(epoch from clock_timestamp() - s.proved_at)::double precision, s.aal,
+           exists (select from auth.mfa_factors f where f.user_id = u.id and f.status = 'verified')
       from auth.users u join auth.sessions s on s.user_id = u.id and s.id = session where u.id = member
   $$;
 drop function if exists app.password_of(uuid);
@@ -60,7 +66,9 @@ create or replace function app.sign_in_delay(account text, network text) returns
   as $$
     with usual as materialized (
       select exists (select from auth.users u join auth.sessions s on s.user_id = u.id
-                      where u.email = sign_in_delay.account and s.ip <<= case when pg_input_is_valid(network, 'inet') then network::inet end) as known
+                      where (u.email = sign_in_delay.account
+                             or s.aal = 'aal2' and u.id = case when starts_with(account, 'mfa:') and pg_input_is_valid(substr(account, 5), 'uuid') then substr(account, 5)::uuid end)
+                        and s.ip <<= case when pg_input_is_valid(network, 'inet') then network::inet end) as known
     ), counted as (
       select 10 as allowed, f.failures, f.last_at from auth.sign_in_failures f
        where f.account = sign_in_delay.account and f.network = sign_in_delay.network and f.last_at > now() - interval '1 hour'
@@ -125,21 +133,24 @@ create or replace function app.open_session(member uuid, web boolean, agent text
     return session;
   end $$;
 
--- What a session may do now; no row when it is unknown. organization_id is null for a user who is a member of nothing (any more).
+-- What a session may do now; no row when it is unknown. organization_id is null for a user who is a member of nothing (any more), and while
+-- the session still lacks a second factor that the user has.
 drop function if exists app.session_state(uuid);
 create or replace function app.session_state(session uuid)
-  returns table (user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean, aal text, amr jsonb, visibility text, team_ids uuid[])
+  returns table (user_id uuid, organization_id uuid, role text, permissions text[], is_web boolean, revoked boolean, aal text, amr jsonb, lacks_factor boolean,
+                 visibility text, team_ids uuid[])
   language sql stable security definer set search_path = pg_catalog, pg_temp
   as $$
     select s.user_id, m.organization_id, m.role,
            array_remove(array[case when m.can_access_crm then 'can_access_crm' end, case when m.can_access_pm then 'can_access_pm' end,
              case when m.can_manage_team then 'can_manage_team' end, case when m.can_manage_settings then 'can_manage_settings' end,
              case when m.can_send_messages then 'can_send_messages' end, case when m.can_read_messages then 'can_read_messages' end], null),
-           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false), s.aal, s.amr,
+           s.is_web, s.revoked_at is not null or coalesce(u.banned_until > now(), false), s.aal, s.amr, w.lacks,
            coalesce(m.visibility, 'all'), coalesce(m.team_ids, '{}')
       from auth.sessions s
       join auth.users u on u.id = s.user_id
-      left join public.memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id and m.is_active
+      cross join lateral (select s.aal <> 'aal2' and exists (select from auth.mfa_factors f where f.user_id = s.user_id and f.status = 'verified') as lacks) w
+      left join public.memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id and m.is_active and not w.lacks
      where s.id = session
   $$;
 

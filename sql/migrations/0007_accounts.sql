@@ -30,3 +30,25 @@ create table auth.one_time_tokens (
 create unique index one_time_tokens_token_hash_key on auth.one_time_tokens (token_hash);
 create index one_time_tokens_email_idx on auth.one_time_tokens (email, kind);
 create index one_time_tokens_created_at_idx on auth.one_time_tokens (created_at);
+
+-- Second factors (TOTP): secrets sealed, the last step used so that no code works twice; and the codes for whoever lost the phone.
+create table auth.mfa_factors (
+  id uuid not null default uuidv7(), user_id uuid not null, friendly_name text, status text not null default 'unverified', secret_sealed text not null,
+  last_step bigint not null default 0, last_challenged_at timestamptz, created_at timestamptz not null default now(), updated_at timestamptz not null default now(),
+  constraint mfa_factors_pkey primary key (id),
+  constraint mfa_factors_user_id_fkey foreign key (user_id) references auth.users (id) on delete cascade,
+  constraint mfa_factors_status_check check (status in ('unverified', 'verified')),
+  constraint mfa_factors_friendly_name_check check (length(friendly_name) <= 100)
+);
+create index mfa_factors_user_id_idx on auth.mfa_factors (user_id);
+create table auth.mfa_challenges (
+  id uuid not null default uuidv7(), factor_id uuid not null, created_at timestamptz not null default now(), expires_at timestamptz not null,
+  constraint mfa_challenges_pkey primary key (id),
+  constraint mfa_challenges_factor_id_fkey foreign key (factor_id) references auth.mfa_factors (id) on delete cascade
+);
+create index mfa_challenges_factor_id_idx on auth.mfa_challenges (factor_id);
+create table auth.recovery_codes (
+  user_id uuid not null, code_hash bytea not null, created_at timestamptz not null default now(), used_at timestamptz,
+  constraint recovery_codes_pkey primary key (user_id, code_hash),
+  constraint recovery_codes_user_id_fkey foreign key (user_id) references auth.users (id) on delete cascade
+);

@@ -28,7 +28,7 @@ select app.user_document($1)::text;
 
 -- name: account_proof
 -- What a change of user $1 in session $2 rests on.
-select encrypted_password, email, proved_s from app.account_proof($1, $2);
+select encrypted_password, email, proved_s, aal, has_factor from app.account_proof($1, $2);
 
 -- name: sign_in_delay
 -- Seconds that account $1 has to wait on network $2.
@@ -48,7 +48,8 @@ select app.open_session($1, $2, $3, $4::text::inet, $5, $6, $7);
 
 -- name: session_state
 -- What session $1 may do now; no row when it is unknown.
-select user_id, organization_id, role, permissions, is_web, revoked, aal, amr::text, visibility, team_ids from app.session_state($1);
+select user_id, organization_id, role, permissions, is_web, revoked, aal, amr::text, lacks_factor, visibility, team_ids
+  from app.session_state($1);
 
 -- name: rotate_refresh
 -- Exchange the refresh token hashing to $1 for a child (hash $2, sealed text $3); within $4 seconds the same child again.

@@ -110,6 +110,18 @@ MACHINERY = {
     "list_users": "the service_role's",
     "put_user": "the service_role's",
     "drop_user": "the service_role's",
+    # second factors: one's own, by the user's id
+    "note_account": "audit rows of the user it names",
+    "has_factor": "one's own account",
+    "add_factor": "one's own account",
+    "challenge_factor": "one's own account",
+    "factor_secret": "one's own account",
+    "raise_session": "one's own session",
+    "prove_factor": "one's own account",
+    "remove_factor": "one's own account",
+    "keep_recovery_codes": "one's own account",
+    "recovery_codes_left": "one's own account",
+    "use_recovery_code": "one's own account",
     # mails
     "claim_mail": "due mails of all organizations",
     "extend_mail": "fenced by the claim's token",

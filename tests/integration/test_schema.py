@@ -19,6 +19,7 @@ from tests.factories import Servers, make_conversation, make_member, make_messag
 #: Tables without an organization: sign-in is about people, the rest is about this installation.
 GLOBAL_TABLES = {
     "auth.users", "auth.sessions", "auth.refresh_tokens", "auth.sign_in_failures", "auth.one_time_tokens",
+    "auth.mfa_factors", "auth.mfa_challenges", "auth.recovery_codes",
     "app.hub_meta", "app.signing_keys", "app.schema_migrations", "app.applied_files", "public.organizations",
 }  # fmt: skip
 
