@@ -4,6 +4,7 @@ that is not theirs."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,26 @@ async def test_ORG_03_an_invitation_is_used_once_also_by_two_at_once(
     assert (await hub.post("/functions/v1/check-invitation", json={"token": link})).status == 409
     assert await superuser.fetchval("select count(*) from memberships where email = $1", NEW) == 1
     assert "invitation.refused used" in await deeds(superuser, org)
+
+
+async def test_ORG_03_whoever_is_in_does_not_get_in_again(
+    hub: Hub, org: Org, owner: Member, superuser: asyncpg.Connection, password_hash: str
+) -> None:
+    """Where nothing else would stop it: somebody with an account, who was deactivated after joining."""
+    person = await make_member(superuser, await make_org(superuser), "AGENT", password_hash)
+    await invite(hub, await hub.token(owner.email), person.email)
+    link = hashlib.sha256((await newest_link(hub, superuser, person.email)).encode()).digest()
+    outcomes = []
+    for _ in range(2):
+        outcomes.append(
+            await superuser.fetchval(
+                "select outcome from app.accept_invitation($1, $2, null, null, null, null, null)",
+                link,
+                person.id,
+            )
+        )
+        await superuser.execute("update memberships set is_active = false where user_id = $1", person.id)
+    assert outcomes == ["joined", "used"]
 
 
 async def test_ORG_03_the_address_must_be_the_invited_one(
