@@ -413,3 +413,59 @@ def test_who_is_in_one_organization_is_offered_no_switch(desk: Desk) -> None:
     assert answer.value.json()["count"] == 1
     expect(yara.get_by_role("menuitem").filter(has_text="Sign out")).to_be_visible()
     expect(yara.get_by_text("Switch organization")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("language", "width", "scheme"), VIEWS)
+def test_the_audit_log_tells_who_changed_what(
+    desk: Desk, team: None, language: str, width: int, scheme: str
+) -> None:
+    app, people = words(language)
+    dana = desk.agent("dana", "/settings/team", language=language, width=width, scheme=scheme)
+    change = people("changeLabel", name="Adam Nabil")
+    member(dana, "Adam").get_by_role("button", name=change).click()
+    dialog = dana.get_by_role("dialog", name=change)
+    dialog.get_by_label(app("permission.can_access_pm")).check()
+    dialog.get_by_role("button", name=people("save")).click()
+    expect(dialog).to_have_count(0)
+
+    dana.goto(f"{desk.product.url}/settings/audit")
+    newest = dana.get_by_test_id("audit-entry").first
+    expect(newest).to_contain_text(people("action.member_permissions_changed"))
+    expect(newest).to_contain_text("Adam Nabil")
+    expect(newest).to_contain_text("Dana Mansour")
+    expect(newest).to_contain_text("127.0.0.1")
+    newest.get_by_text(people("audit.details"), exact=True).press("Enter")
+    field = newest.locator("dl > div").filter(has_text="can_access_pm")
+    expect(field).to_contain_text(re.compile(f"{people('audit.before')} false.*{people('audit.after')} true"))
+    assert keep(dana, f"audit-{language}-{width}") == []
+
+    dana.get_by_label(people("audit.what"), exact=True).select_option("webhook")
+    expect(dana.get_by_text(people("audit.none"))).to_be_visible()
+    dana.get_by_label(people("audit.what"), exact=True).select_option("member")
+    dana.get_by_label(people("audit.who"), exact=True).select_option(label="Karim Saleh")
+    expect(dana.get_by_text(people("audit.none"))).to_be_visible()
+    dana.get_by_label(people("audit.who"), exact=True).select_option(label="Dana Mansour")
+    dana.get_by_label(people("audit.to"), exact=True).fill("2020-01-31")
+    expect(dana.get_by_text(people("audit.none"))).to_be_visible()
+    assert keep(dana, f"audit-none-{language}-{width}") == []
+    dana.get_by_label(people("audit.to"), exact=True).fill("")
+    dana.reload()  # what is looked for stands in the address
+    expect(dana.get_by_label(people("audit.what"), exact=True)).to_have_value("member")
+    expect(newest).to_contain_text("Adam Nabil")
+    with dana.expect_download() as download:
+        dana.get_by_role("button", name=people("audit.csv")).click()
+    assert download.value.suggested_filename == "audit-log.csv"
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("id,at,actor_kind") and "member.permissions_changed" in lines[1]
+    assert all(",member." in line for line in lines[1:] if line[:3].isalnum() and line.count(",") > 5)
+    dana.get_by_role("button", name=people("audit.clear")).click()
+    expect(newest).to_contain_text(people("audit.exported", noun=people("noun.audit_log")))
+
+
+def test_agents_are_shown_no_audit_log(desk: Desk) -> None:
+    desk.watch.expected = ("403",)
+    adam = desk.agent("adam", "/settings/audit")
+    main = adam.get_by_role("main")
+    expect(main.get_by_text(re.compile("Your role may not see this|Nothing is in the log"))).to_be_visible()
+    expect(adam.get_by_test_id("audit-entry")).to_have_count(0)
+    expect(adam.get_by_role("link", name="Audit log")).to_have_count(0)

@@ -72,7 +72,7 @@ const src = join(import.meta.dirname, "../src");
 describe("sources", () => {
   test("every key is used somewhere", () => {
     const code = sources(src).filter((path) => /\.tsx?$/.test(path)).map((path) => readFileSync(path, "utf8")).join("\n");
-    const computed = ["queue.", "channel.", "scheme.", "role.", "permission.", "reason.", "kind.", "visibility.", "refusal."];
+    const computed = ["queue.", "channel.", "scheme.", "role.", "permission.", "reason.", "kind.", "visibility.", "refusal.", "action.", "noun.", "actor."];
     const unused = bundles.flatMap(({ english }) => [...bases(english)]).filter(
       (key) => !code.includes(`"${key}"`) && !computed.some((prefix) => key.startsWith(prefix)),
     );

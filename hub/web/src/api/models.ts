@@ -152,7 +152,22 @@ export type Pipeline = Parsed<typeof pipeline>;
 
 export const organization = object({ id: str, currency: nullable(str) });
 
+export const auditEntry = object({
+  id: str,
+  at: str,
+  actor_kind: str,
+  actor_id: nullable(str),
+  action: str,
+  target_table: nullable(str),
+  target_id: nullable(str),
+  details: withDefault(record, {}),
+  ip: nullable(str),
+  request_id: nullable(str),
+});
+export type AuditEntry = Parsed<typeof auditEntry>;
+
 const columnNames = {
+  audit_log: "id,at,actor_kind,actor_id,action,target_table,target_id,details,ip,request_id",
   conversations:
     "id,contact_id,channel_account_id,assignee_id,status,tags,last_message_at,msg_seq,inbound_count,last_message_preview,last_message_direction,last_inbound_at,closed_at,version,created_at",
   messages:

@@ -3,7 +3,7 @@ import {
   createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect, Outlet,
 } from "@tanstack/react-router";
 import { resume, useSession } from "../api/session";
-import { inboxSearch } from "./search";
+import { auditSearch, inboxSearch } from "./search";
 import { Shell } from "./Shell";
 import { HubAway, NotFound, PageError } from "./Fallbacks";
 
@@ -109,6 +109,12 @@ const settingsPages = [
     getParentRoute: () => settings,
     path: "organizations",
     component: lazyRouteComponent(() => import("../features/settings/OrganizationsPage"), "OrganizationsPage"),
+  }),
+  createRoute({
+    getParentRoute: () => settings,
+    path: "audit",
+    validateSearch: auditSearch,
+    component: lazyRouteComponent(() => import("../features/settings/AuditPage"), "AuditPage"),
   }),
   createRoute({
     getParentRoute: () => settings,

@@ -15,3 +15,20 @@ export function inboxSearch(search: Record<string, unknown>): InboxSearch {
     ...(typeof q === "string" && q !== "" ? { q } : {}),
   };
 }
+
+/** What is looked for in the audit log: kind of thing, actor, first and last day. */
+export interface AuditSearch {
+  what?: string | undefined;
+  who?: string | undefined;
+  from?: string | undefined;
+  to?: string | undefined;
+}
+
+export function auditSearch(search: Record<string, unknown>): AuditSearch {
+  const pick = (name: keyof AuditSearch, shape: RegExp): AuditSearch => {
+    const value = search[name];
+    return typeof value === "string" && shape.test(value) ? { [name]: value } : {};
+  };
+  const day = /^\d{4}-\d\d-\d\d$/;
+  return { ...pick("what", /^[a-z_]+$/), ...pick("who", /^[0-9a-f-]{36}$/), ...pick("from", day), ...pick("to", day) };
+}

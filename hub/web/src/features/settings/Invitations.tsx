@@ -14,8 +14,9 @@ import { PermissionBoxes } from "./PermissionBoxes";
 import css from "./Settings.module.css";
 import {
   type Invitation, type Member, type Permissions, ROLES, type Role, invitationsQuery, invite, permissionsOf, resendInvitation,
-  revokeInvitation, rolesBelow, spokenRefusal, unsentLinksQuery,
+  revokeInvitation, rolesBelow, unsentLinksQuery,
 } from "./people";
+import { spokenRefusal } from "./refusals";
 
 function Refusal({ error }: { error: Error | null }) {
   return (

@@ -8,8 +8,9 @@ import { colleagueName } from "../../lib/people";
 import { PermissionBoxes } from "./PermissionBoxes";
 import css from "./Settings.module.css";
 import {
-  type Member, type MemberChange, PERMISSIONS, ROLES, VISIBILITIES, permissionsOf, rolesBelow, spokenRefusal, updateMember,
+  type Member, type MemberChange, PERMISSIONS, ROLES, VISIBILITIES, permissionsOf, rolesBelow, updateMember,
 } from "./people";
+import { spokenRefusal } from "./refusals";
 
 interface MemberDialogProps {
   one: Member;
@@ -35,9 +36,11 @@ export function MemberDialog({ one, me, onClose }: MemberDialogProps) {
     },
     onSettled: () => client.invalidateQueries({ queryKey: ["rest", "profiles"] }),
   });
+  // Owners see everything.
+  const seen = role === "OWNER" ? "all" : visibility;
   const change: MemberChange = {
     ...(role === one.role ? {} : { role }),
-    ...(visibility === one.visibility ? {} : { visibility }),
+    ...(seen === one.visibility ? {} : { visibility: seen }),
     ...(role !== "OWNER" && (role !== one.role || PERMISSIONS.some((each) => granted[each] !== one.permissions[each]))
       ? { permissions: granted }
       : {}),
@@ -97,14 +100,16 @@ export function MemberDialog({ one, me, onClose }: MemberDialogProps) {
           ) : (
             <PermissionBoxes legend={words("may")} value={granted} giver={me} had={one.permissions} onChange={setGranted} />
           )}
-          <NativeSelect
-            label={words("sees")}
-            value={visibility}
-            data={VISIBILITIES.map((value) => ({ value, label: words(`visibility.${value}`) }))}
-            onChange={(event) =>
-              setVisibility(VISIBILITIES.find((each) => each === event.currentTarget.value) ?? visibility)
-            }
-          />
+          {role !== "OWNER" && (
+            <NativeSelect
+              label={words("sees")}
+              value={visibility}
+              data={VISIBILITIES.map((value) => ({ value, label: words(`visibility.${value}`) }))}
+              onChange={(event) =>
+                setVisibility(VISIBILITIES.find((each) => each === event.currentTarget.value) ?? visibility)
+              }
+            />
+          )}
           {failure}
           <div className={css.row}>
             <Button

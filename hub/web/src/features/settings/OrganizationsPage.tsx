@@ -12,7 +12,7 @@ import { Chip } from "../../ui/Chip";
 import { Listing } from "./Listing";
 import css from "./Settings.module.css";
 import { SettingsPage } from "./SettingsFrame";
-import { spokenRefusal } from "./people";
+import { spokenRefusal } from "./refusals";
 
 /** All that this page has read belongs to the organization that was left: the app begins anew in the other. */
 const beginAnew = () => location.assign("/inbox");

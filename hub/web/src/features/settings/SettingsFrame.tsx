@@ -1,10 +1,11 @@
 import { ActionIcon } from "@mantine/core";
 import { Link, Outlet, useRouterState } from "@tanstack/react-router";
-import { ArrowLeft, Building2, Code, Keyboard, Palette, Radio, UserRound, Users } from "lucide-react";
+import { ArrowLeft, Building2, Code, Keyboard, Palette, Radio, ScrollText, UserRound, Users } from "lucide-react";
 import { type ReactNode, Suspense, lazy } from "react";
 import { useTranslation } from "react-i18next";
 import { LinkBadge } from "../../app/LinkBadge";
 import "../../i18n/people";
+import { useLive } from "../../realtime/live";
 import { cx } from "../../ui/cx";
 import css from "./Settings.module.css";
 
@@ -20,6 +21,8 @@ const FailuresBadge = lazy(() =>
 export function SettingsFrame() {
   const { t } = useTranslation();
   const { t: words } = useTranslation("people");
+  // The hub shows the log to these alone.
+  const leads = useLive(({ session }) => session?.role === "OWNER" || session?.role === "ADMIN");
   const home = useRouterState({ select: (state) => /^\/settings\/?$/.test(state.location.pathname) });
   return (
     <div className={cx(css.frame, home && css.home)}>
@@ -42,6 +45,7 @@ export function SettingsFrame() {
         <Item to="/settings/team" icon={<Users size={17} />} label={t("settings.team")} />
         <Item to="/settings/organizations" icon={<Building2 size={17} />} label={words("org.title")} />
         <Item to="/settings/api" icon={<Code size={17} />} label={t("settings.api")} />
+        {leads && <Item to="/settings/audit" icon={<ScrollText size={17} />} label={words("audit.title")} />}
       </nav>
       <main className={css.main} id="main" tabIndex={-1}>
         <Outlet />

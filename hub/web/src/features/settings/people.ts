@@ -1,11 +1,6 @@
 /** Members, invitations and organizations: how they are read and changed. */
 import { queryOptions } from "@tanstack/react-query";
-import i18n from "i18next";
-import { explain } from "../../app/deeds";
-import { ApiError } from "../../api/http";
 import { sendSigned } from "../../api/session";
-import "../../i18n/people";
-import type people from "../../i18n/people.en.json";
 import { type Parsed, bool, list, nullable, object, oneOf, str } from "../../lib/parse";
 
 export const ROLES = ["OWNER", "ADMIN", "AGENT"] as const;
@@ -146,29 +141,4 @@ export async function resendInvitation(id: string): Promise<void> {
 
 export async function revokeInvitation(id: string): Promise<void> {
   await sendSigned("/functions/v1/revoke-invitation", { method: "POST", body: { id } });
-}
-
-const spoken: Readonly<Record<string, keyof typeof people.refusal>> = {
-  "The last owner cannot leave or step down": "lastOwner",
-  "You cannot change your own permissions": "ownPermissions",
-  "You cannot give or change a role above your own": "aboveOwn",
-  "You cannot invite to a role above your own": "aboveOwn",
-  "You cannot give a permission that you lack": "lacking",
-  "This address is a member already": "memberAlready",
-  "This address has an invitation that stands": "invitedAlready",
-  "This invitation was accepted or revoked": "settled",
-  "This invitation was sent less than a minute ago": "tooSoon",
-  "Invalid email format": "address",
-};
-
-/** A refusal in the reader's language; the hub says it in English. */
-export function spokenRefusal(error: unknown): string {
-  if (error instanceof ApiError) {
-    const text = error.message.startsWith("You cannot give a permission that you do not hold")
-      ? "You cannot give a permission that you lack"
-      : error.message;
-    const key = Object.hasOwn(spoken, text) ? spoken[text] : undefined;
-    if (key !== undefined) return i18n.t(`refusal.${key}`, { ns: "people" });
-  }
-  return explain(error);
 }
