@@ -1560,6 +1560,16 @@ CREATE FUNCTION app.guard_message() RETURNS trigger
     return new;
   end $$;
 
+CREATE FUNCTION app.guard_template() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+  begin
+    if row(new.status, new.provider_id, new.rejection_reason) is distinct from row(old.status, old.provider_id, old.rejection_reason) then
+      raise exception using errcode = '42501', message = 'The provider decides the status of this template; it cannot be written here';
+    end if;
+    return new;
+  end $$;
+
 CREATE FUNCTION app.has_appgain_credentials(org uuid) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1959,6 +1969,10 @@ CREATE FUNCTION app.keep_flow(member uuid, code_hash bytea, data jsonb) RETURNS 
     on conflict (subject, kind) do update set token_hash = excluded.token_hash, data = excluded.data, created_at = now(), expires_at = excluded.expires_at
   $$;
 
+CREATE FUNCTION app.keep_flow_version() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$ begin new.version := case when tg_op = 'UPDATE' then old.version else 1 end; return new; end $$;
+
 CREATE FUNCTION app.keep_in_sight() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -2285,6 +2299,31 @@ CREATE FUNCTION app.mirror_teams() RETURNS trigger
     return null;
   end $$;
 
+CREATE FUNCTION app.moment(given text, zone text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    AS $_$
+  declare
+    place text;
+    local timestamp;
+    at timestamptz;
+  begin
+    if given !~ '^\s*\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?\s*$' then
+      return given::timestamptz;
+    end if;
+    place := coalesce(zone, (select o.timezone from public.organizations o where o.id = (select app.org())), 'UTC');
+    local := given::timestamp;
+    at := local at time zone place;
+    if at at time zone place <> local then
+      local := date_trunc('minute', local);
+      for n in 1 .. 1440 loop
+        local := local + interval '1 minute';
+        at := local at time zone place;
+        exit when at at time zone place = local;
+      end loop;
+    end if;
+    return at;
+  end $_$;
+
 CREATE FUNCTION app.my_teams() RETURNS uuid[]
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select array(select jsonb_array_elements_text(nullif(current_setting('hub.ctx', true), '')::jsonb -> 'teams')::uuid) $$;
@@ -2498,6 +2537,35 @@ CREATE FUNCTION app.prove_factor(member uuid, session uuid, factor uuid, challen
       return 'first';
     end if;
     return 'good';
+  end $$;
+
+CREATE FUNCTION app.publish_flow() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+  declare
+    last public.flow_versions;
+  begin
+    if new.status = 'PUBLISHED' then
+      select * into last from public.flow_versions v
+       where v.organization_id = new.organization_id and v.flow_id = new.id order by v.number desc limit 1;
+      if last.id is null or last.nodes <> new.nodes or last.edges <> new.edges then
+        insert into public.flow_versions (organization_id, flow_id, number, nodes, edges, published_by)
+        values (new.organization_id, new.id, coalesce(last.number, 0) + 1, new.nodes, new.edges,
+                (select m.user_id from public.memberships m where m.organization_id = new.organization_id and m.user_id = app.current_user_id()))
+        returning * into last;
+      end if;
+      new.published_version_id := last.id;
+      new.version := last.number;
+    end if;
+    return new;
+  end $$;
+
+CREATE FUNCTION app.publish_new_flow() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+  begin
+    update public.bot_flows f set status = 'PUBLISHED' where f.organization_id = new.organization_id and f.id = new.id;
+    return null;
   end $$;
 
 CREATE FUNCTION app.put_user(member uuid, address text, password_hash text, confirmed boolean, metadata jsonb, app_metadata jsonb, ban double precision) RETURNS uuid
@@ -3039,6 +3107,18 @@ CREATE FUNCTION app.route_account() RETURNS trigger
     return null;
   end $$;
 
+CREATE FUNCTION app.rule_trigger() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+  begin
+    new.trigger_event := app.trigger_event(new.trigger_type);
+    if new.trigger_event is null then
+      raise exception using errcode = '23514', message = 'trigger_type is no event that a rule can wait for',
+        constraint = 'automation_rules_trigger_type_check', table = 'automation_rules';
+    end if;
+    return new;
+  end $$;
+
 CREATE FUNCTION app.schema_version() RETURNS TABLE(name text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3434,6 +3514,18 @@ CREATE FUNCTION app.touch_flow() RETURNS trigger
 CREATE FUNCTION app.touch_time() RETURNS trigger
     LANGUAGE plpgsql
     AS $$ begin new.updated_at := clock_timestamp(); return new; end $$;
+
+CREATE FUNCTION app.trigger_event(trigger_type text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case
+      when trigger_type = 'MESSAGE_CREATED' then 'message.received,message.sent'
+      else (select n from unnest(array['message.received', 'message.sent', 'message.delivered', 'message.read', 'message.failed',
+              'contact.created', 'contact.updated', 'contact.assigned', 'deal.created', 'deal.updated', 'deal.stage.changed', 'deal.assigned',
+              'conversation.created', 'conversation.assigned', 'conversation.status.changed',
+              'task.created', 'task.updated', 'task.assigned', 'task.completed', 'task.due']) n
+             where trigger_type in (n, upper(replace(n, '.', '_')))) end
+  $$;
 
 CREATE FUNCTION app.unknown_media(org uuid, keys text[]) RETURNS SETOF text
     LANGUAGE sql SECURITY DEFINER
@@ -5340,6 +5432,8 @@ CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.messages FOR EACH ROW WHE
 
 CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.tasks FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('cause', 'reminded_at');
 
+CREATE TRIGGER admit BEFORE UPDATE ON public.templates FOR EACH ROW WHEN (((CURRENT_USER = 'authenticated'::name) AND (old.provider_id IS NOT NULL))) EXECUTE FUNCTION app.guard_template();
+
 CREATE TRIGGER admit BEFORE INSERT OR UPDATE ON public.webhooks FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('state', 'paused_reason', 'last_success_at', 'last_failure_at', 'secret_rotated_at');
 
 CREATE TRIGGER admit_change BEFORE UPDATE ON public.invitations FOR EACH ROW WHEN ((CURRENT_USER = 'authenticated'::name)) EXECUTE FUNCTION app.refuse_kept_columns('expires_at', 'email', 'invited_by');
@@ -5562,6 +5656,8 @@ CREATE TRIGGER keep_key BEFORE UPDATE ON public.webhooks FOR EACH ROW WHEN ((CUR
 
 CREATE TRIGGER keep_last_owner BEFORE DELETE ON public.memberships FOR EACH ROW WHEN (((old.role = 'OWNER'::text) AND old.is_active)) EXECUTE FUNCTION app.keep_last_owner();
 
+CREATE TRIGGER keep_version BEFORE INSERT OR UPDATE ON public.bot_flows FOR EACH ROW EXECUTE FUNCTION app.keep_flow_version();
+
 CREATE TRIGGER limit_deletes AFTER DELETE ON public.api_keys REFERENCING OLD TABLE AS changed FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.limit_event_rows();
 
 CREATE TRIGGER limit_deletes AFTER DELETE ON public.automation_rules REFERENCING OLD TABLE AS changed FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.limit_event_rows();
@@ -5698,6 +5794,10 @@ CREATE TRIGGER own_media AFTER INSERT ON public.messages FOR EACH ROW WHEN (((ne
 
 CREATE TRIGGER place BEFORE INSERT ON public.messages FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.place_message();
 
+CREATE TRIGGER publish BEFORE UPDATE OF status ON public.bot_flows FOR EACH ROW EXECUTE FUNCTION app.publish_flow();
+
+CREATE TRIGGER publish_new AFTER INSERT ON public.bot_flows FOR EACH ROW WHEN ((new.status = 'PUBLISHED'::text)) EXECUTE FUNCTION app.publish_new_flow();
+
 CREATE TRIGGER queue_again AFTER UPDATE OF status ON public.messages FOR EACH ROW WHEN (((new.status = 'PENDING'::text) AND (new.direction = 'OUTBOUND'::text) AND (old.status = 'FAILED'::text))) EXECUTE FUNCTION app.queue_message();
 
 CREATE TRIGGER queue_new AFTER INSERT ON public.messages FOR EACH ROW WHEN (((new.status = 'PENDING'::text) AND (new.direction = 'OUTBOUND'::text))) EXECUTE FUNCTION app.queue_message();
@@ -5781,6 +5881,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON public.templates FOR EACH ROW WHEN ((CURRE
 CREATE TRIGGER touch BEFORE UPDATE ON public.webhook_deliveries FOR EACH ROW EXECUTE FUNCTION app.touch_time();
 
 CREATE TRIGGER touch BEFORE UPDATE ON public.webhooks FOR EACH ROW WHEN ((CURRENT_USER <> 'hub_writer'::name)) EXECUTE FUNCTION app.touch();
+
+CREATE TRIGGER trigger_event BEFORE INSERT OR UPDATE OF trigger_type ON public.automation_rules FOR EACH ROW EXECUTE FUNCTION app.rule_trigger();
 
 CREATE TRIGGER write_profile INSTEAD OF UPDATE ON public.profiles FOR EACH ROW EXECUTE FUNCTION app.write_profile();
 

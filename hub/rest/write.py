@@ -11,7 +11,7 @@ what is kept beside it).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -29,6 +29,8 @@ from hub.rest.statement import (
     uses_whole_rows,
 )
 
+#: Times of day that mean a place: (table, column) to the column that names it (C-24).
+_LOCAL_TIMES: Final = {("campaigns", "scheduled_at"): "timezone"}
 Resolution = Literal["merge-duplicates", "ignore-duplicates"]
 Returning = Literal["nothing", "place", "rows"]
 
@@ -56,7 +58,8 @@ def insert(
     body = _json(writer, table, names, fill_defaults)
     columns = ", ".join(quote(name) for name in names)
     if names:
-        source = f"({columns}) select {columns} from json_to_recordset({body}) as b({_typed(table, names)})"
+        values = ", ".join(_value(table, name, names, "null") for name in names)
+        source = f"({columns}) select {values} from json_to_recordset({body}) as b({_typed(table, names)})"
     else:
         source = f"select from json_array_elements({body})"
     conflict = _conflict(table, names, resolution, on_conflict)
@@ -70,7 +73,7 @@ def update(
     """Set ``names`` from the JSON object that is the body, on all rows that pass the tests of a level."""
     writer = Writer()
     body = _json(writer, table, names, fill_defaults, is_one=True)
-    sets = ", ".join(f"{quote(name)} = b.{quote(name)}" for name in names)
+    sets = ", ".join(f"{quote(name)} = {_value(table, name, names, 't')}" for name in names)
     write = (
         f"update {table_name(table.name)} as t set {sets} "
         f"from json_to_record({body}) as b({_typed(table, names)}){writer.where(tests, 't')}"
@@ -91,7 +94,21 @@ def nothing(answer: Answer) -> Statement:
 
 
 def _typed(table: Table, names: Sequence[str]) -> str:
-    return ", ".join(f"{quote(name)} {table.columns[name].type}" for name in names)
+    """The body's members; a local time stays text until it is known where."""
+    return ", ".join(
+        f"{quote(name)} {'text' if (table.name, name) in _LOCAL_TIMES else table.columns[name].type}"
+        for name in names
+    )
+
+
+def _value(table: Table, name: str, names: Sequence[str], row: str) -> str:
+    """What is written into a column. ``row``: the one that is there already, `null` when there is none."""
+    value = f"b.{quote(name)}"
+    place = _LOCAL_TIMES.get((table.name, name))
+    if place is None:
+        return value
+    known = "null" if row == "null" else f"{row}.{quote(place)}"
+    return f"app.moment({value}, {f'b.{quote(place)}' if place in names else known})"
 
 
 def _json(
