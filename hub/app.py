@@ -159,6 +159,7 @@ async def _who(app: web.Application) -> AsyncIterator[None]:
     yield
     await app[CATALOG].close()
     app[PASSWORDS].close()
+    await app[AUTH].close()
     await app[NOTES].close()
 
 

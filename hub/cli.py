@@ -382,14 +382,43 @@ def mail_test(address: str, data_dir: Path) -> None:
         click.echo(f"It leaves within seconds via {settings.smtp.host}. If it does not: hub mail list")
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
 @_json
 @_data_dir
-def keys(as_json: bool, data_dir: Path) -> None:
-    """The keys and the owner of this instance.
+@click.pass_context
+def keys(context: click.Context, as_json: bool, data_dir: Path) -> None:
+    """The keys and the owner of this instance; `rotate` for the key that signs access tokens.
 
     Example: hub keys --json
     """
+    if context.invoked_subcommand is None:
+        _show_keys(as_json, data_dir)
+
+
+@keys.command("rotate")
+@click.option(
+    "--now", is_flag=True,
+    help="The old key is known to others: it signs and verifies nothing from now on.",
+)  # fmt: skip
+@_data_dir
+def keys_rotate(now: bool, data_dir: Path) -> None:
+    """A new key for access tokens, without anybody being signed out.
+
+    It is published at once, signs after ten minutes, and the old one verifies until its last token has run
+    out. With --now access tokens end within seconds; sessions go on with their refresh tokens.
+
+    Example: hub keys rotate
+    """
+    import asyncio
+
+    from hub.auth.accounts import rotate_signing_key
+
+    with _databases(data_dir) as environ:
+        kid, begins = asyncio.run(rotate_signing_key(_owner(environ), _settings(environ), now=now))
+    click.echo(f"{kid} signs from {begins:%Y-%m-%d %H:%M:%S} UTC on.")
+
+
+def _show_keys(as_json: bool, data_dir: Path) -> None:
     from hub.run import read_json
 
     kept = read_json(data_dir / "keys.json")

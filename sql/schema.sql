@@ -2158,10 +2158,13 @@ CREATE FUNCTION app.list_failures(org uuid, max_rows integer) RETURNS TABLE(id u
       from app.webhook_failures f where f.organization_id = org order by f.created_at desc limit max_rows
   $$;
 
-CREATE FUNCTION app.list_signing_keys() RETURNS TABLE(kid text, algorithm text, public_jwk jsonb, sealed text, is_current boolean, created_at timestamp with time zone)
+CREATE FUNCTION app.list_signing_keys() RETURNS TABLE(kid text, algorithm text, public_jwk jsonb, sealed text, is_current boolean, created_at timestamp with time zone, signs_from timestamp with time zone)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$ select k.kid, k.algorithm, k.public_jwk, k.sealed, k.is_current, k.created_at from app.signing_keys k where k.retired_at is null order by k.created_at, k.kid $$;
+    AS $$
+    select k.kid, k.algorithm, k.public_jwk, k.sealed, k.is_current, k.created_at, k.signs_from from app.signing_keys k
+     where k.retired_at is null or k.retired_at > now() order by k.created_at, k.kid
+  $$;
 
 CREATE FUNCTION app.list_users(page_size integer, skip bigint) RETURNS TABLE(total bigint, document jsonb)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -4019,7 +4022,8 @@ CREATE TABLE app.signing_keys (
     sealed text NOT NULL,
     is_current boolean DEFAULT true NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    retired_at timestamp with time zone
+    retired_at timestamp with time zone,
+    signs_from timestamp with time zone DEFAULT now() NOT NULL
 );
 
 ALTER TABLE ONLY app.signing_keys FORCE ROW LEVEL SECURITY;

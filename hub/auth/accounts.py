@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import msgspec
 from hub.auth.addresses import address_of
 from hub.auth.mail import enqueue_mail
 from hub.auth.passwords import hash_password, weakness
+from hub.auth.tokens import ACCESS_S, JWKS_S, LEEWAY_S, new_signing_key
 from hub.domain.permissions import ROLE_DEFAULTS, Role
 from hub.settings import Settings
 from sql import q
@@ -95,6 +97,17 @@ async def remove_factors(owner_url: str, email: str) -> int:
         if user_id is None:
             raise AccountError(f"Nobody has the address {address}.")
         return int(await conn.fetchval(q.remove_factors_of, user_id))
+
+
+async def rotate_signing_key(owner_url: str, settings: Settings, *, now: bool) -> tuple[str, datetime]:
+    """A further key for access tokens: its name, and when it begins to sign. ``now``: at once, and what the
+    keys before it signed is refused; else after it was public for JWKS_S, and their last tokens run out."""
+    kid, jwk, sealed = new_signing_key(settings)
+    waits = timedelta(0) if now else timedelta(seconds=JWKS_S)
+    lasts = timedelta(0) if now else timedelta(seconds=ACCESS_S + 2 * LEEWAY_S)
+    async with _operator(owner_url) as conn:
+        begins: datetime = await conn.fetchval(q.rotate_signing_key, kid, jwk, sealed, waits, lasts)
+    return kid, begins
 
 
 async def has_account(owner_url: str, email: str) -> bool:

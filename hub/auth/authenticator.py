@@ -17,12 +17,13 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import structlog
 
 from hub import clock
 from hub.auth.apikeys import hash_key, is_key, prefix_of
-from hub.auth.tokens import WEB_CLAIM, Keyring, load_keyring
+from hub.auth.tokens import WEB_CLAIM, Keyring, load_keyring, renewed_keyring
 from hub.db.pool import Database
 from hub.domain.permissions import PERMISSIONS, Visibility
 from hub.domain.principal import ANON, Principal
@@ -120,20 +121,45 @@ class Authenticator:
         self._verified: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._ring: Keyring | None = None
         self._ring_read = 0.0
+        self._renewing: asyncio.Task[None] | None = None
         #: Told of each use of a key; see hub/auth/notes.py.
         self.on_use: Callable[[UUID, UUID], None] = _unnoted
 
     async def keyring(self) -> Keyring:
-        """The deployment's keys, read once. Raises Unavailable while the database is away."""
+        """The deployment's keys. Asked for once, then looked at again aside from the requests, every FRESH_S
+        while there are any. Raises Unavailable while the database is away and they were never read."""
         if self._ring is None:
-            await self._read_keyring()
-        assert self._ring is not None
+            async with self._db.connection("admin") as conn:
+                self._ring = await load_keyring(conn, self._settings)
+            self._ring_read = time.monotonic()
+        elif time.monotonic() - self._ring_read >= FRESH_S and self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew(), name="keyring")
         return self._ring
 
+    async def _renew(self) -> None:
+        try:
+            await self._read_keyring()
+        except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            self._ring_read = time.monotonic()  # the keys that are known go on
+            log.info("keyring.not_read", error=type(error).__name__)
+        finally:
+            self._renewing = None
+
     async def _read_keyring(self) -> None:
+        """Tokens of a key that has gone are no longer remembered as good."""
+        assert self._ring is not None
         async with self._db.connection("admin") as conn:
-            self._ring = await load_keyring(conn, self._settings)
+            ring = await renewed_keyring(conn, self._settings, self._ring)
         self._ring_read = time.monotonic()
+        if ring is not self._ring:
+            log.info("keyring.changed", keys=len(ring.jwks["keys"]))
+            self._ring = ring
+            self._verified.clear()
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        if self._renewing is not None:
+            await asyncio.gather(self._renewing, return_exceptions=True)
 
     async def principal_of_token(self, token: str) -> Principal:
         """Who this bearer token, project key or organization key stands for.
@@ -277,15 +303,26 @@ class Authenticator:
             del self._verified[token]
         try:
             claims = ring.verify(token)
-        except AuthenticationFailed:
+        except AuthenticationFailed as error:
             if time.monotonic() - self._ring_read < FRESH_S:
+                _note_refused(error)
                 raise
             await self._read_keyring()  # another hub may have made or replaced a key
-            claims = self._ring.verify(token) if self._ring else ring.verify(token)
+            try:
+                claims = self._ring.verify(token) if self._ring else ring.verify(token)
+            except AuthenticationFailed as again:
+                _note_refused(again)
+                raise
         self._verified[token] = claims
         if len(self._verified) > _REMEMBERED:
             self._verified.popitem(last=False)
         return claims
+
+
+def _note_refused(error: AuthenticationFailed) -> None:
+    """Tokens run out every hour, which says nothing; one that was bent does."""
+    level = log.info if "expired" in error.message else log.warning
+    level("token.refused", reason=error.message)
 
 
 def _unnoted(organization_id: UUID, key_id: UUID) -> None:

@@ -24,6 +24,7 @@ from hub.auth.requests import (
     signed_in,
 )
 from hub.auth.sessions import Accounts
+from hub.auth.tokens import JWKS_S
 from hub.bodies import json_response, read_json
 from hub.errors import HubError, MethodNotAllowed
 from hub.resources import ACCOUNTS, AUTH, LINKS, SETTINGS
@@ -284,4 +285,4 @@ async def health(request: web.Request) -> web.Response:
 async def jwks(request: web.Request) -> web.Response:
     """The public keys of access tokens; never a symmetric one."""
     ring = await request.app[AUTH].keyring()
-    return json_response(ring.jwks, headers={"Cache-Control": "public, max-age=600"})
+    return json_response(ring.jwks, headers={"Cache-Control": f"public, max-age={JWKS_S}"})

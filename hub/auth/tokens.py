@@ -32,6 +32,8 @@ from sql import q
 
 ACCESS_S: Final = 3600
 LEEWAY_S: Final = 30
+#: For so long others may keep our public keys; a new one signs nothing before.
+JWKS_S: Final = 600
 _TEN_YEARS_S: Final = 10 * 365 * 86400
 _HS, _ES, _PEPPER = "HS256", "ES256", "PEPPER"
 _LONGEST: Final = 8192
@@ -56,7 +58,9 @@ class Keyring:
 
     def __init__(self, rows: list[Mapping[str, Any]], settings: Settings) -> None:
         self._issuer = settings.public_base_url
-        self._private: tuple[str, ec.EllipticCurvePrivateKey] | None = None
+        #: When each begins to sign (Unix seconds), its name, the key; the earliest first.
+        self._signers: list[tuple[float, str, ec.EllipticCurvePrivateKey]] = []
+        self.kids = tuple((row["kid"], row["signs_from"]) for row in rows)
         self._public: dict[str, tuple[str, Any]] = {}
         self.jwks: dict[str, list[dict[str, Any]]] = {"keys": []}
         self.pepper = b""
@@ -78,8 +82,7 @@ class Keyring:
                 self._public[kid] = (_ES, key.public_key())
                 jwk = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
                 self.jwks["keys"].append({**jwk, "kid": kid, "alg": _ES, "use": "sig", "key_ops": ["verify"]})
-                if row["is_current"]:
-                    self._private = (kid, key)
+                self._signers.append((row["signs_from"].timestamp(), kid, key))
             elif algorithm == _HS:
                 raw = base64.b64decode(opened)
                 self._public[kid] = (_HS, raw)
@@ -88,9 +91,21 @@ class Keyring:
             elif algorithm == _PEPPER and row["is_current"]:
                 self.pepper = base64.b64decode(opened)
 
+        self._signers.sort(key=lambda signer: signer[0])
+
     @property
     def is_complete(self) -> bool:
-        return self._private is not None and self._project is not None and bool(self.pepper)
+        return bool(self._signers) and self._project is not None and bool(self.pepper)
+
+    @property
+    def signer(self) -> tuple[str, ec.EllipticCurvePrivateKey]:
+        """The newest key that has begun to sign; the first, while none has."""
+        if not self._signers:
+            raise AuthenticationFailed("This hub has no signing key yet")
+        now = clock.now_s()
+        begun = [signer for signer in self._signers if signer[0] <= now]
+        _, kid, key = begun[-1] if begun else self._signers[0]
+        return kid, key
 
     @property
     def issuer(self) -> str:
@@ -120,8 +135,7 @@ class Keyring:
         amr: Sequence[Mapping[str, Any]] = (),
     ) -> tuple[str, int]:
         """The token and its `exp`. ``user`` is app.user_document's."""
-        if self._private is None:
-            raise AuthenticationFailed("This hub has no signing key yet")
+        kid, key = self.signer
         now = int(clock.now_s())
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -142,7 +156,6 @@ class Keyring:
         }
         if is_web:
             claims[WEB_CLAIM] = "web"
-        kid, key = self._private
         return jwt.encode(claims, key, algorithm=_ES, headers={"kid": kid}), now + ACCESS_S
 
     def verify(self, token: str) -> dict[str, Any]:
@@ -252,30 +265,40 @@ def _small(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return metadata if len(msgspec.json.encode(metadata)) <= 600 else {}
 
 
+def new_signing_key(settings: Settings) -> tuple[str, str, str]:
+    """Name, public JWK and sealed private key of a fresh ES256 key."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    kid = secrets.token_hex(8)
+    jwk = msgspec.json.encode(ECAlgorithm.to_jwk(private.public_key(), as_dict=True)).decode()
+    return kid, jwk, _sealed(settings, kid, _ES, pem)
+
+
+def _sealed(settings: Settings, kid: str, algorithm: str, value: str) -> str:
+    return seal_secret(
+        settings, value, table="signing_keys", column=algorithm, organization_id=None, row_id=kid
+    )
+
+
+async def renewed_keyring(conn: _Connection, settings: Settings, ring: Keyring) -> Keyring:
+    """The ring as it is now; the same one when no key came or went."""
+    rows = await conn.fetch(q.list_signing_keys)
+    same = tuple((row["kid"], row["signs_from"]) for row in rows) == ring.kids
+    return ring if same else Keyring(rows, settings)
+
+
 async def load_keyring(conn: _Connection, settings: Settings) -> Keyring:
     """The keys of this database, made first if some are missing. Any connection that may call app's functions
     will do. Raises CannotOpen when HUB_SECRET_KEY is not the one that sealed them."""
     ring = Keyring(await conn.fetch(q.list_signing_keys), settings)
     if ring.is_complete:
         return ring
-    private = ec.generate_private_key(ec.SECP256R1())
-    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    fresh = {
-        _HS: base64.b64encode(secrets.token_bytes(32)).decode(),
-        _ES: pem,
-        _PEPPER: base64.b64encode(secrets.token_bytes(32)).decode(),
-    }
-    for algorithm, value in fresh.items():
+    kid, jwk, sealed = new_signing_key(settings)
+    await conn.execute(q.add_signing_key, kid, _ES, jwk, sealed)
+    for algorithm in (_HS, _PEPPER):
         kid = secrets.token_hex(8)
-        sealed = seal_secret(
-            settings, value, table="signing_keys", column=algorithm, organization_id=None, row_id=kid
-        )
-        jwk = (
-            msgspec.json.encode(ECAlgorithm.to_jwk(private.public_key(), as_dict=True)).decode()
-            if algorithm == _ES
-            else None
-        )
-        await conn.execute(q.add_signing_key, kid, algorithm, jwk, sealed)
+        value = base64.b64encode(secrets.token_bytes(32)).decode()
+        await conn.execute(q.add_signing_key, kid, algorithm, None, _sealed(settings, kid, algorithm, value))
     return Keyring(await conn.fetch(q.list_signing_keys), settings)
 
 

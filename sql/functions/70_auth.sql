@@ -2,10 +2,14 @@
 -- reached by the runtime's own login before any role is entered, except where a comment says otherwise.
 
 -- Keys of the deployment, sealed with HUB_SECRET_KEY: the HS256 secret of the project keys, ES256 keys, the pepper of API keys.
+drop function if exists app.list_signing_keys();
 create or replace function app.list_signing_keys()
-  returns table (kid text, algorithm text, public_jwk jsonb, sealed text, is_current boolean, created_at timestamptz)
+  returns table (kid text, algorithm text, public_jwk jsonb, sealed text, is_current boolean, created_at timestamptz, signs_from timestamptz)
   language sql stable security definer set search_path = pg_catalog, pg_temp
-  as $$ select k.kid, k.algorithm, k.public_jwk, k.sealed, k.is_current, k.created_at from app.signing_keys k where k.retired_at is null order by k.created_at, k.kid $$;
+  as $$
+    select k.kid, k.algorithm, k.public_jwk, k.sealed, k.is_current, k.created_at, k.signs_from from app.signing_keys k
+     where k.retired_at is null or k.retired_at > now() order by k.created_at, k.kid
+  $$;
 
 -- Two hubs may start at once: the first one's key of each kind stays.
 create or replace function app.add_signing_key(new_kid text, new_algorithm text, jwk jsonb, new_sealed text) returns void

@@ -52,3 +52,7 @@ create table auth.recovery_codes (
   constraint recovery_codes_pkey primary key (user_id, code_hash),
   constraint recovery_codes_user_id_fkey foreign key (user_id) references auth.users (id) on delete cascade
 );
+
+-- A signing key is published before it signs, so that whoever keeps the public keys for ten minutes knows it by then; an old one verifies
+-- until its last token has run out (retired_at).
+alter table app.signing_keys add column signs_from timestamptz not null default now();

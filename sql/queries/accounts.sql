@@ -39,3 +39,13 @@ values ($1, $2, $3, $4, $5, $6, 'can_access_crm' = any ($7::text[]), 'can_access
         'can_manage_team' = any ($7), 'can_manage_settings' = any ($7), 'can_send_messages' = any ($7),
         'can_read_messages' = any ($7))
 on conflict do nothing returning user_id;
+
+-- name: rotate_signing_key
+-- A further ES256 key $1 (public JWK $2, sealed $3) that signs in $4; those before it verify for $5 from then on. When it begins.
+with fresh as (
+  insert into app.signing_keys (kid, algorithm, public_jwk, sealed, signs_from) values ($1, 'ES256', $2::jsonb, $3, now() + $4) returning signs_from
+), old as (
+  update app.signing_keys k set is_current = false, retired_at = now() + $4 + $5
+   where k.algorithm = 'ES256' and k.kid <> $1 and (k.retired_at is null or k.retired_at > now() + $4 + $5)
+)
+select signs_from from fresh;

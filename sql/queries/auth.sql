@@ -1,6 +1,6 @@
 -- name: list_signing_keys
 -- The deployment's sealed keys, oldest first.
-select kid, algorithm, public_jwk, sealed, is_current, created_at from app.list_signing_keys();
+select kid, algorithm, public_jwk, sealed, is_current, created_at, signs_from from app.list_signing_keys();
 
 -- name: add_signing_key
 -- Keep key $1 of algorithm $2 (public JWK $3 or null, sealed $4) unless one of that algorithm stands already.

@@ -74,7 +74,7 @@ def forgeries(good: str, ring: Any, url: str, refresh: str) -> dict[str, str]:
     head, body, signature = good.split(".")
     header = json.loads(base64.urlsafe_b64decode(head + "=="))
     claims = jwt.decode(good, options={"verify_signature": False})
-    kid, private = ring._private
+    kid, private = ring.signer
     hs_kid, hs_secret = ring._project[0], ring._project[1]
     public = private.public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -38,7 +38,10 @@ def row(settings: Settings, kid: str, algorithm: str, value: str) -> dict[str, A
         settings, value, table="signing_keys", column=algorithm, organization_id=None, row_id=kid
     )
     born = datetime(2026, 1, 1, tzinfo=UTC)
-    return {"kid": kid, "algorithm": algorithm, "sealed": sealed, "is_current": True, "created_at": born}
+    return {
+        "kid": kid, "algorithm": algorithm, "sealed": sealed, "is_current": True, "created_at": born,
+        "signs_from": born,
+    }  # fmt: skip
 
 
 @pytest.fixture
