@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -469,3 +471,82 @@ def test_agents_are_shown_no_audit_log(desk: Desk) -> None:
     expect(main.get_by_text(re.compile("Your role may not see this|Nothing is in the log"))).to_be_visible()
     expect(adam.get_by_test_id("audit-entry")).to_have_count(0)
     expect(adam.get_by_role("link", name="Audit log")).to_have_count(0)
+
+
+def newest_mail(product: Product, email: str, template: str) -> str:
+    """The text of the newest mail to ``email``, as the operator of a hub without a mail server reads it."""
+
+    def hub(*arguments: str) -> str:
+        command = [sys.executable, "-P", "-m", "hub", "mail", *arguments, "--data-dir", str(product.data)]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    def waiting() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(hub("list", "--json"))
+        return [one for one in found if (one["recipient"], one["template"]) == (email, template)]
+
+    until(lambda: bool(waiting()), f"a mail to {email}")
+    newest = max(waiting(), key=lambda one: str(one["created_at"]))
+    return hub("show", newest["id"])
+
+
+@pytest.fixture
+def forgetful(product: Product) -> Iterator[str]:
+    """The address of somebody who forgot a password, and has it back after the test."""
+    email = "yara@nilehome.example"
+    kept: list[str] = []
+
+    async def look(url: str) -> None:
+        conn = await asyncpg.connect(url)
+        kept.append(
+            await conn.fetchval("select encrypted_password from auth.users where email = $1", email)
+        )
+        await conn.close()
+
+    product.in_database(look)
+    yield email
+    product.change("update auth.users set encrypted_password = $2 where email = $1", email, kept[0])
+    product.change("delete from app.mail_outbox where recipient = $1", email)
+
+
+def test_a_forgotten_password_is_replaced_by_a_link(desk: Desk, forgetful: str, unique: str) -> None:
+    account = Words("account.", "en")
+    page = desk.page()
+    page.goto(f"{desk.product.url}/sign-in")
+    page.get_by_role("link", name=Words("", "en")("signIn.forgot")).click()
+    page.get_by_role("button", name=account("forgot.send")).click()
+    expect(page.get_by_label("E-mail")).to_be_focused()
+    page.get_by_label("E-mail").fill(forgetful)
+    assert keep(page, "forgot") == []
+    page.get_by_role("button", name=account("forgot.send")).click()
+    expect(page.get_by_role("status")).to_contain_text(account("forgot.sent", email=forgetful))
+    found = re.search(r"https?://\S+/confirm#\S+", newest_mail(desk.product, forgetful, "recovery"))
+    assert found is not None
+    link = found.group()
+
+    desk.watch.expected = ("403", "422")
+    yara = desk.page(language="ar", width=360, scheme="dark")
+    yara.goto(link)
+    arabic = Words("account.", "ar")
+    password = yara.get_by_label(arabic("confirm.password"))
+    password.fill("short")
+    password.press("Enter")
+    expect(yara.get_by_text(arabic("join.short"))).to_be_visible()
+    password.fill("password")
+    password.press("Enter")
+    expect(yara.get_by_role("alert")).to_have_text(arabic("join.weak"))
+    assert keep(yara, "confirm-recovery") == []
+    password.fill(desk.product.password)
+    password.press("Enter")
+    expect(yara.get_by_role("alert")).to_have_text(arabic("confirm.same"))
+    password.fill(f"another {unique}")
+    password.press("Enter")
+    yara.get_by_test_id("conversation-row").first.wait_for()
+
+    page.goto(link)
+    page.get_by_label(account("confirm.password")).fill(f"yet another {unique}")
+    page.get_by_role("button", name=account("confirm.save")).click()
+    expect(page.get_by_role("alert")).to_have_text(account("confirm.over"))
+    assert keep(page, "confirm-over") == []
+    page.goto(f"{desk.product.url}/confirm#type=recovery")
+    page.reload()
+    expect(page.get_by_role("alert")).to_have_text(account("confirm.incomplete"))

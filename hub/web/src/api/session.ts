@@ -48,6 +48,23 @@ export async function signIn(email: string, password: string): Promise<void> {
   );
 }
 
+/** A link for a new password, to whoever has this address; the hub does not say whether anybody has. */
+export async function recover(email: string): Promise<void> {
+  await send("/auth/v1/recover", { method: "POST", headers: CLIENT, body: { email } });
+}
+
+/** Uses a mail's link: signs in. */
+export async function followLink(type: string, tokenHash: string): Promise<void> {
+  accept(await send("/auth/v1/verify", { method: "POST", headers: CLIENT, body: { type, token_hash: tokenHash } }));
+}
+
+/** The other sessions end with the old password. */
+export async function changePassword(password: string, current?: string): Promise<void> {
+  await sendSigned("/auth/v1/user", {
+    method: "PUT", headers: CLIENT, body: { password, ...(current === undefined ? {} : { current_password: current }) },
+  });
+}
+
 /** Goes on with the session of an earlier visit, if there was one. Never rejects: an absent hub is no answer. */
 export async function resume(): Promise<void> {
   if (!load(HINT, bool, false)) forget("none");

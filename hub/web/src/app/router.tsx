@@ -39,6 +39,19 @@ const invitation = createRoute({
   component: lazyRouteComponent(() => import("../features/session/InvitationPage"), "InvitationPage"),
 });
 
+const forgot = createRoute({
+  getParentRoute: () => root,
+  path: "/forgot",
+  component: lazyRouteComponent(() => import("../features/session/ForgotPage"), "ForgotPage"),
+});
+
+/** Where the links of mails about accounts lead. */
+const confirm = createRoute({
+  getParentRoute: () => root,
+  path: "/confirm",
+  component: lazyRouteComponent(() => import("../features/session/ConfirmPage"), "ConfirmPage"),
+});
+
 const shell = createRoute({
   getParentRoute: () => root,
   id: "shell",
@@ -127,6 +140,8 @@ export const router = createRouter({
   routeTree: root.addChildren([
     signIn,
     invitation,
+    forgot,
+    confirm,
     shell.addChildren([
       home,
       inbox.addChildren([inboxNone, inboxOne]),

@@ -1,7 +1,7 @@
 import { Alert, Button, PasswordInput, Skeleton, TextInput } from "@mantine/core";
 import { useForm } from "@mantine/form";
 import { useQuery } from "@tanstack/react-query";
-import { useNavigate, useSearch } from "@tanstack/react-router";
+import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 import { ApiError } from "../../api/http";
@@ -98,6 +98,9 @@ function SignInForm({ demo }: { demo: { email: string; password: string } | null
       <Button type="submit" size="md" loading={busy} fullWidth mt={4}>
         {t("signIn.submit")}
       </Button>
+      <Link to="/forgot" className={css.link}>
+        {t("signIn.forgot")}
+      </Link>
       {demo && <p className={css.hint}>{t("signIn.demo")}</p>}
     </form>
   );
