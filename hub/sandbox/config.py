@@ -44,6 +44,15 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     retry_base_s: float = 1.0
     retry_cap_s: float = 30.0
     allow_remote: bool = False
+    stripe_key: str = "sk_test_sandbox"
+    stripe_webhook_secret: str = "whsec_sandbox"
+    stripe_callback_url: str | None = None
+    """None: `stripe-webhook` beside `callback_url`."""
+
+    @property
+    def stripe_callback(self) -> str:
+        """Where Stripe's webhooks go."""
+        return self.stripe_callback_url or f"{self.callback_url.rpartition('/')[0]}/stripe-webhook"
 
     @property
     def folder(self) -> Path:
@@ -53,7 +62,8 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @classmethod
     def from_settings(cls, settings: Any) -> SandboxConfig:
         """From any object with some of the attributes sandbox_port, sandbox_callback, data_dir, host, port,
-        meta_app_secret and meta_verify_token; an absent or None one leaves the default."""
+        meta_app_secret, meta_verify_token, stripe_secret_key and stripe_webhook_secrets; an absent or None
+        one leaves the default."""
 
         def given(name: str) -> Any:
             value = getattr(settings, name, None)
@@ -66,6 +76,10 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "callback_url": given("sandbox_callback"),
             "app_secret": given("meta_app_secret"),
             "verify_token": given("meta_verify_token"),
+            "stripe_key": given("stripe_secret_key"),
+            "stripe_webhook_secret": next(
+                (str.__str__(s) for s in getattr(settings, "stripe_webhook_secrets", ())), None
+            ),
         }
         if not chosen["callback_url"] and given("port"):
             host = given("host") or "127.0.0.1"

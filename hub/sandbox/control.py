@@ -187,8 +187,9 @@ def checked_message(message: Json) -> Json:
 class Control:
     """Handlers over one provider."""
 
-    def __init__(self, provider: Provider, graph: Graph) -> None:
+    def __init__(self, provider: Provider, graph: Graph, also_reset: Callable[[], None]) -> None:
         self.provider = provider
+        self._also_reset = also_reset
         self.state = provider.state
         self.graph = graph
 
@@ -570,5 +571,6 @@ class Control:
     async def reset(self, request: web.Request) -> web.Response:
         """Start afresh."""
         await self.provider.reset()
+        self._also_reset()
         self.graph.requests.clear()
         return answer({"ok": True})

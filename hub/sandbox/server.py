@@ -21,6 +21,7 @@ from hub.sandbox.config import SandboxConfig
 from hub.sandbox.control import Control, Handler, refusals
 from hub.sandbox.graph import MAX_MEDIA, Graph
 from hub.sandbox.provider import Provider
+from hub.sandbox.stripe import StripeSandbox
 
 log = structlog.get_logger()
 
@@ -118,7 +119,10 @@ def make_app(config: SandboxConfig) -> web.Application:
     app[RUNNING] = []
     app.cleanup_ctx.append(_provider_runs)
     app.router.add_route("*", "/graph/{tail:.*}", graph.handle)
-    app.add_routes(Control(provider, graph).routes())
+    stripe = StripeSandbox(config, provider.clock, provider.timers)
+    app.cleanup_ctx.append(stripe.runs)
+    app.add_routes(stripe.routes())
+    app.add_routes(Control(provider, graph, stripe.reset).routes())
     app.add_routes(
         [
             web.get("/", _page),
