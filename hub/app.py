@@ -40,6 +40,8 @@ from hub.disk import DiskGuard, Level
 from hub.edge import client_address, edge
 from hub.errors import HubError, MethodNotAllowed, NotFound, Unavailable
 from hub.events.publisher import Publisher
+from hub.functions.billing import billing
+from hub.functions.billing import routes as billing_routes
 from hub.functions.router import routes as function_routes
 from hub.limits import RateLimiter
 from hub.openapi import routes as description_routes
@@ -121,13 +123,14 @@ def build_app(settings: Settings) -> web.Application:
     app[SETTINGS] = settings
     app[LIFE] = Life()
     pages = WebApp()
-    app.cleanup_ctx.extend([database, redis_client, _who, _events, _inbound, _room, _gate])
+    app.cleanup_ctx.extend([database, redis_client, _who, _events, _inbound, billing, _room, _gate])
     app.on_shutdown.append(_say_goodbye)
     app[WEBHOOKS] = webhooks()
     routes = [
         *ingress_routes(app[WEBHOOKS]),
         *realtime_routes(),
         *rest_routes(),
+        *billing_routes(),
         *function_routes(),
         *auth_routes(),
         *description_routes(),

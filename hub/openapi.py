@@ -21,6 +21,7 @@ from hub import __version__
 from hub.auth import routes as auth_routes
 from hub.channels.ingress import webhooks
 from hub.domain.permissions import FUNCTION_NEEDS, FunctionNeed, Need, Verb, rule
+from hub.functions import billing
 from hub.functions.router import FUNCTIONS
 from hub.resources import CATALOG
 from hub.rest.schema import Column, Function, Schema, Table
@@ -69,6 +70,7 @@ def describe(schema: Schema, base_url: str) -> dict[str, Any]:
             "get": _webhook("The provider's subscription handshake"),
             "post": _webhook("A provider's delivery, signed"),
         }
+    paths[billing.WEBHOOK_PATH] = {"post": _webhook("An event of Stripe's, signed")}
     for path, handlers in sorted(auth_routes.table().items()):
         paths[f"/auth/v1/{path}"] = {
             method.lower(): _auth(path, method, handler)

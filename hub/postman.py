@@ -16,6 +16,7 @@ import msgspec
 
 from hub import __version__
 from hub.channels.ingress import webhooks
+from hub.functions.billing import WEBHOOK_PATH
 from hub.functions.router import FUNCTIONS, Function
 from hub.openapi import summary_of
 from hub.rest.schema import Schema
@@ -135,6 +136,10 @@ _SAMPLES: Final[dict[str, tuple[dict[str, Any], tuple[int, ...]]]] = {
     "accept-invitation": ({"token": "invitation_token", "email": "user@example.com",
                            "password": "secure_password", "first_name": "John", "last_name": "Doe"}, (404,)),
     "update-member": ({"user_id": _NOBODY, "role": "AGENT"}, (404,)),
+    # owners and administrators pay, keys do not
+    "create-checkout": ({"plan": "pro"}, (403, 503)),
+    "customer-portal": ({}, (403, 404, 503)),
+    "check-subscription": ({}, (403, 503)),
     "audit-log": ({}, (403,)),
     "batch": ({"operations": [
         {"id": "c", "method": "POST", "path": "contacts?select=id", "prefer": "return=representation",
@@ -175,8 +180,8 @@ def text(schema: Schema, base_url: str) -> str:
 def _functions(folder: str) -> list[dict[str, Any]]:
     if folder == "Webhooks":
         return [
-            _item(f"{path.rpartition('/')[2]} (unsigned: refused)", "POST", path, {}, (401, 403), {})
-            for path in sorted(webhooks())
+            _item(f"{path.rpartition('/')[2]} (unsigned: refused)", "POST", path, {}, (401, 403, 503), {})
+            for path in sorted((*webhooks(), WEBHOOK_PATH))
         ]
     return [_function(name, function) for name, function in FUNCTIONS.items() if function.folder == folder]
 

@@ -50,6 +50,10 @@ STEADY_S = 30.0  # alive for so long: the next death starts with a short pause a
 TICK_S = 0.1
 LOG_ROTATE_BYTES = 50 * 1024 * 1024
 DATABASE = "hub"
+SANDBOX_PLANS = (
+    '{"team": {"price": "price_sandbox_team", "entitlements": {"members": 10}},'
+    ' "pro": {"price": "price_sandbox_pro", "entitlements": {"members": 50}}}'
+)
 
 
 class RunError(Exception):
@@ -285,6 +289,15 @@ class Supervisor:
             defaults["HUB_SANDBOX_CALLBACK"] = (
                 f"http://{local}:{options.port}/functions/v1/whatsapp-cloud-webhook"
             )
+            if not env.get("STRIPE_SECRET_KEY") and not env.get("STRIPE_API_BASE"):  # a real key stays away
+                defaults["STRIPE_API_BASE"] = f"http://127.0.0.1:{self.sandbox_port}/stripe"
+                defaults["STRIPE_SECRET_KEY"] = secret_file(
+                    data / "stripe_secret_key", f"sk_test_{secrets.token_hex(16)}"
+                )
+                defaults["STRIPE_WEBHOOK_SECRET"] = secret_file(
+                    data / "stripe_webhook_secret", f"whsec_{secrets.token_hex(16)}"
+                )
+                defaults["STRIPE_PRICE_IDS"] = SANDBOX_PLANS
         return {**env, **{name: value for name, value in defaults.items() if not env.get(name)}}
 
     def _step(self, verb: str) -> None:
@@ -371,7 +384,8 @@ class Supervisor:
         """runtime.json: where this instance is to be found, for `hub keys`, `hub status` and friends."""
         names = ("DATABASE_URL", "HUB_MIGRATE_URL", "REDIS_URL", "HUB_SECRET_KEY", "META_GRAPH_BASE",
                  "META_APP_SECRET", "META_VERIFY_TOKEN", "PUBLIC_BASE_URL", "HUB_DEMO", "HUB_SANDBOX",
-                 "HUB_SANDBOX_PORT", "HUB_SANDBOX_CALLBACK", "HUB_HOST", "HUB_PORT")  # fmt: skip
+                 "HUB_SANDBOX_PORT", "HUB_SANDBOX_CALLBACK", "HUB_HOST", "HUB_PORT", "STRIPE_API_BASE",
+                 "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_PRICE_IDS")  # fmt: skip
         document = {
             "pid": os.getpid(),
             "started_at": self.started_at.isoformat(timespec="seconds"),

@@ -43,6 +43,13 @@ class SmtpServer(msgspec.Struct, frozen=True):
     tls: Literal["implicit", "starttls", "off"] = "starttls"
 
 
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What can be bought: a price at Stripe, and what it entitles to, as `check-subscription` tells it."""
+
+    price: str
+    entitlements: dict[str, bool | int | str] = {}
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of one process. Durations in seconds, sizes in bytes."""
 
@@ -88,6 +95,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     meta_graph_version: str = "v25.0"
     meta_app_secret: Secret | None = None
     meta_verify_token: Secret | None = None
+    stripe_api_base: str = "https://api.stripe.com"
+    stripe_secret_key: Secret | None = None
+    """None: nobody pays, and the functions of billing say so."""
+    stripe_webhook_secrets: tuple[Secret, ...] = ()
+    plans: dict[str, Plan] = {}
+    """By name, in the order of the setting."""
     smtp: SmtpServer | None = None
     """None: mails wait in the outbox for the operator (`hub mail`)."""
     mail_from: str = "ConnectGain Hub <hub@localhost>"
@@ -209,6 +222,22 @@ class _Reader:
             tls="implicit" if implicit else "starttls" if tls == ["on"] else "off",
         )
 
+    def plans(self, name: str) -> dict[str, Plan]:
+        """{"pro": "price_1…"} or {"pro": {"price": "price_1…", "entitlements": {…}}}, one price a plan."""
+        value = self.text(name)
+        if value is None:
+            return {}
+        try:
+            found = msgspec.json.decode(value, type=dict[str, str | Plan])
+        except msgspec.DecodeError as error:
+            raise BadSettings(
+                f'{name} is no JSON like {{"pro": "price_1…"}} ({error}); check it.'
+            ) from error
+        plans = {plan: Plan(given) if isinstance(given, str) else given for plan, given in found.items()}
+        if "" in plans or len({plan.price for plan in plans.values()} - {""}) != len(plans):
+            raise BadSettings(f"{name} needs a name and a price of its own for each plan.")
+        return plans
+
     def mailbox(self, name: str, default: str) -> str:
         """Name <address>, or the address alone."""
         value = self.text(name, default) or default
@@ -283,6 +312,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         meta_graph_version=r.text("META_GRAPH_VERSION", "v25.0") or "v25.0",
         meta_app_secret=r.secret("META_APP_SECRET"),
         meta_verify_token=r.secret("META_VERIFY_TOKEN"),
+        stripe_api_base=r.url("STRIPE_API_BASE", ("https", "http"), "https://api.stripe.com"),
+        stripe_secret_key=r.secret("STRIPE_SECRET_KEY"),
+        stripe_webhook_secrets=tuple(Secret(s) for s in r.words("STRIPE_WEBHOOK_SECRET")),
+        plans=r.plans("STRIPE_PRICE_IDS"),
         smtp=r.smtp("HUB_SMTP_URL"),
         signup=r.flag("HUB_SIGNUP", False),
         signup_autoconfirm=r.flag("HUB_SIGNUP_AUTOCONFIRM", False),

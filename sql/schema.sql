@@ -301,6 +301,47 @@ CREATE FUNCTION app.apply_statuses(items jsonb) RETURNS uuid[]
     return touched;
   end $_$;
 
+CREATE FUNCTION app.apply_subscriptions(customer text, ticket bigint, seen jsonb, event text, event_type text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    c app.stripe_customers;
+  begin
+    select * into c from app.stripe_customers x where x.id = customer and x.deleted_at is null for update;
+    if not found then
+      return 'unknown';
+    end if;
+    if event is not null then
+      insert into app.stripe_events (id, organization_id, type) values (event, c.organization_id, event_type) on conflict (id) do nothing;
+      if not found then
+        return 'repeated';
+      end if;
+    end if;
+    if ticket <= c.applied then
+      return 'overtaken';
+    end if;
+    update app.stripe_customers x set applied = ticket, checked_at = clock_timestamp() where x.id = customer;
+    perform set_config('hub.ctx', jsonb_build_object('kind', 'system', 'org', c.organization_id, 'actor', 'stripe', 'request', event)::text, true);
+    insert into public.subscriptions as s (organization_id, stripe_customer_id, stripe_subscription_id, product_id, price_id, plan, status, quantity,
+                                           subscription_end, cancel_at_period_end, trial_end, past_due_since, created_at)
+    select c.organization_id, customer, n.id, n.product_id, n.price_id, n.plan, n.status, n.quantity, to_timestamp(n.period_end), n.cancel_at_period_end,
+           to_timestamp(n.trial_end), case when n.status = 'past_due' then now() end, to_timestamp(n.created)
+      from jsonb_to_recordset(seen) n (id text, product_id text, price_id text, plan text, status text, quantity integer, period_end bigint,
+                                       cancel_at_period_end boolean, trial_end bigint, created bigint)
+    on conflict (organization_id, stripe_subscription_id) do update
+       set stripe_customer_id = excluded.stripe_customer_id, product_id = excluded.product_id, price_id = excluded.price_id, plan = excluded.plan,
+           status = excluded.status, quantity = excluded.quantity, subscription_end = excluded.subscription_end,
+           cancel_at_period_end = excluded.cancel_at_period_end, trial_end = excluded.trial_end,
+           past_due_since = case when excluded.status = 'past_due' then coalesce(s.past_due_since, now()) end
+     where (s.stripe_customer_id, s.product_id, s.price_id, s.plan, s.status, s.quantity, s.subscription_end, s.cancel_at_period_end, s.trial_end)
+        is distinct from (excluded.stripe_customer_id, excluded.product_id, excluded.price_id, excluded.plan, excluded.status, excluded.quantity,
+                          excluded.subscription_end, excluded.cancel_at_period_end, excluded.trial_end);
+    delete from app.stripe_events e where e.ctid = any (array(
+      select ctid from app.stripe_events where received_at < now() - interval '60 days' limit 100 for update skip locked));
+    return 'applied';
+  end $$;
+
 CREATE FUNCTION app.ask_email_change(member uuid, address text, mail_id uuid, payload text, token_hash bytea, code_hash bytea, data jsonb) RETURNS TABLE(is_free boolean, wait_s double precision)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -418,6 +459,13 @@ CREATE FUNCTION app.audit_row() RETURNS trigger
     return null;
   end $$;
 
+CREATE FUNCTION app.begin_billing_look(customer text) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    update app.stripe_customers c set tickets = c.tickets + 1 where c.id = customer and c.deleted_at is null returning c.tickets
+  $$;
+
 CREATE FUNCTION app.begin_idempotent(principal text, key text, hash bytea) RETURNS TABLE(answer text, status integer, body text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -435,6 +483,37 @@ CREATE FUNCTION app.begin_idempotent(principal text, key text, hash bytea) RETUR
        and k.principal = begin_idempotent.principal and k.key = begin_idempotent.key and k.created_at > now() - interval '24 hours';
     return query select case when seen.key is null then 'new' when seen.body_hash <> hash then 'other_body' else 'done' end, seen.status, seen.body;
   end $$;
+
+CREATE FUNCTION app.billing_owner(customer text, claimed uuid) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    insert into app.stripe_customers (id, organization_id) select customer, o.id from public.organizations o where o.id = claimed
+    on conflict do nothing;
+    return (select c.organization_id from app.stripe_customers c where c.id = customer and c.deleted_at is null);
+  end $$;
+
+CREATE FUNCTION app.billing_request(org uuid, mail text) RETURNS TABLE(id uuid, stripe_customer_id text, name text, email text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  #variable_conflict use_column
+  begin
+    insert into app.billing_requests (organization_id, name, email) select o.id, o.name, mail from public.organizations o where o.id = org
+    on conflict (organization_id) do nothing;
+    return query select r.id, c.id, r.name, r.email
+      from app.billing_requests r left join app.stripe_customers c on c.organization_id = r.organization_id and c.deleted_at is null
+     where r.organization_id = org;
+  end $$;
+
+CREATE FUNCTION app.billing_standing(org uuid) RETURNS TABLE(stripe_customer_id text, checked_s double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select c.id, extract(epoch from clock_timestamp() - c.checked_at)::double precision
+      from app.stripe_customers c where c.organization_id = org and c.deleted_at is null
+  $$;
 
 CREATE FUNCTION app.bury_media() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1055,6 +1134,26 @@ CREATE FUNCTION app.emit() RETURNS trigger
       raise notice using errcode = 'HUBEV', message = app.event_frame(e), detail = org || ' ' || s || ' ' || tg_table_name;
     end if;
     return null;
+  end $$;
+
+CREATE FUNCTION app.end_billing_customer(customer text, event text, event_type text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  declare
+    c app.stripe_customers;
+  begin
+    select * into c from app.stripe_customers x where x.id = customer and x.deleted_at is null for update;
+    if not found then
+      return 'unknown';
+    end if;
+    insert into app.stripe_events (id, organization_id, type) values (event, c.organization_id, event_type) on conflict (id) do nothing;
+    update app.stripe_customers x set deleted_at = now() where x.id = customer;
+    delete from app.billing_requests r where r.organization_id = c.organization_id;
+    perform set_config('hub.ctx', jsonb_build_object('kind', 'system', 'org', c.organization_id, 'actor', 'stripe', 'request', event)::text, true);
+    update public.subscriptions s set status = 'canceled', past_due_since = null
+     where s.organization_id = c.organization_id and s.stripe_customer_id = customer and s.status <> 'canceled';
+    return 'applied';
   end $$;
 
 CREATE FUNCTION app.end_membership() RETURNS trigger
@@ -2084,6 +2183,15 @@ CREATE FUNCTION app.keep_secrets(owner_table text, items jsonb) RETURNS void
     perform app.note_deed(i.organization_id, 'secrets.written', keep_secrets.owner_table, i.owner_id,
            jsonb_build_object('names', (select coalesce(jsonb_agg(k), '[]') from jsonb_object_keys(i.secrets) k)))
       from jsonb_to_recordset(items) i (organization_id uuid, owner_id uuid, secrets jsonb) where i.secrets <> '{}';
+  end $$;
+
+CREATE FUNCTION app.keep_stripe_customer(org uuid, customer text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  begin
+    insert into app.stripe_customers (id, organization_id) values (customer, org) on conflict do nothing;
+    return (select c.id from app.stripe_customers c where c.organization_id = org and c.deleted_at is null);
   end $$;
 
 CREATE FUNCTION app.keep_upload(new_key text, new_sha256 text, new_bytes bigint, new_mime text, new_name text) RETURNS uuid
@@ -3438,6 +3546,11 @@ CREATE FUNCTION app.stream_key(org uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select hashtextextended('stream:' || org, 0) $$;
 
+CREATE FUNCTION app.stripe_event_applied(event text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select exists (select from app.stripe_events e where e.id = event) $$;
+
 CREATE FUNCTION app.switch_organization(session uuid, member uuid, org uuid, ip text, request text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3814,6 +3927,17 @@ CREATE TABLE app.applied_files (
 
 ALTER TABLE ONLY app.applied_files FORCE ROW LEVEL SECURITY;
 
+CREATE TABLE app.billing_requests (
+    organization_id uuid NOT NULL,
+    id uuid DEFAULT uuidv4() NOT NULL,
+    name text NOT NULL,
+    email text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+ALTER TABLE ONLY app.billing_requests ALTER COLUMN organization_id SET (n_distinct=-0.02);
+
+ALTER TABLE ONLY app.billing_requests FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE app.campaign_leases (
     organization_id uuid NOT NULL,
     campaign_id uuid NOT NULL,
@@ -4027,6 +4151,29 @@ CREATE TABLE app.signing_keys (
 );
 
 ALTER TABLE ONLY app.signing_keys FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE app.stripe_customers (
+    id text NOT NULL,
+    organization_id uuid NOT NULL,
+    tickets bigint DEFAULT 0 NOT NULL,
+    applied bigint DEFAULT 0 NOT NULL,
+    checked_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    deleted_at timestamp with time zone
+);
+ALTER TABLE ONLY app.stripe_customers ALTER COLUMN organization_id SET (n_distinct=-0.02);
+
+ALTER TABLE ONLY app.stripe_customers FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE app.stripe_events (
+    id text NOT NULL,
+    organization_id uuid NOT NULL,
+    type text NOT NULL,
+    received_at timestamp with time zone DEFAULT now() NOT NULL
+);
+ALTER TABLE ONLY app.stripe_events ALTER COLUMN organization_id SET (n_distinct=-0.02);
+
+ALTER TABLE ONLY app.stripe_events FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE app.timers (
     organization_id uuid NOT NULL,
@@ -4860,7 +5007,10 @@ CREATE TABLE public.subscriptions (
     cancel_at_period_end boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    version integer DEFAULT 1 NOT NULL
+    version integer DEFAULT 1 NOT NULL,
+    quantity integer,
+    trial_end timestamp with time zone,
+    past_due_since timestamp with time zone
 );
 ALTER TABLE ONLY public.subscriptions ALTER COLUMN organization_id SET (n_distinct=-0.02);
 
@@ -5012,6 +5162,9 @@ ALTER TABLE ONLY app.api_key_hashes
 ALTER TABLE ONLY app.applied_files
     ADD CONSTRAINT applied_files_pkey PRIMARY KEY (kind);
 
+ALTER TABLE ONLY app.billing_requests
+    ADD CONSTRAINT billing_requests_pkey PRIMARY KEY (organization_id);
+
 ALTER TABLE ONLY app.campaign_leases
     ADD CONSTRAINT campaign_leases_pkey PRIMARY KEY (organization_id, campaign_id, first_position);
 
@@ -5062,6 +5215,12 @@ ALTER TABLE ONLY app.secrets
 
 ALTER TABLE ONLY app.signing_keys
     ADD CONSTRAINT signing_keys_pkey PRIMARY KEY (kid);
+
+ALTER TABLE ONLY app.stripe_customers
+    ADD CONSTRAINT stripe_customers_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY app.stripe_events
+    ADD CONSTRAINT stripe_events_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY app.timers
     ADD CONSTRAINT timers_key_key UNIQUE (organization_id, kind, key);
@@ -5303,6 +5462,12 @@ CREATE INDEX outbox_unknown_idx ON app.outbox USING btree (due_at) WHERE (state 
 CREATE INDEX pending_statuses_created_at_idx ON app.pending_statuses USING btree (created_at);
 
 CREATE INDEX rule_queue_claim_idx ON app.rule_queue USING btree (due_at) WHERE (state = 'available'::text);
+
+CREATE UNIQUE INDEX stripe_customers_standing_key ON app.stripe_customers USING btree (organization_id) WHERE (deleted_at IS NULL);
+
+CREATE INDEX stripe_events_organization_id_idx ON app.stripe_events USING btree (organization_id);
+
+CREATE INDEX stripe_events_received_at_idx ON app.stripe_events USING btree (received_at);
 
 CREATE INDEX timers_claim_idx ON app.timers USING btree (due_at) WHERE (state = 'available'::text);
 
@@ -5896,6 +6061,9 @@ ALTER TABLE ONLY app.account_holds
 ALTER TABLE ONLY app.api_key_hashes
     ADD CONSTRAINT api_key_hashes_api_key_id_fkey FOREIGN KEY (organization_id, api_key_id) REFERENCES public.api_keys(organization_id, id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY app.billing_requests
+    ADD CONSTRAINT billing_requests_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES public.organizations(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY app.campaign_leases
     ADD CONSTRAINT campaign_leases_campaign_id_fkey FOREIGN KEY (organization_id, campaign_id) REFERENCES public.campaigns(organization_id, id) ON DELETE CASCADE;
 
@@ -5931,6 +6099,12 @@ ALTER TABLE ONLY app.rule_queue
 
 ALTER TABLE ONLY app.secrets
     ADD CONSTRAINT secrets_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES public.organizations(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY app.stripe_customers
+    ADD CONSTRAINT stripe_customers_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES public.organizations(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY app.stripe_events
+    ADD CONSTRAINT stripe_events_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES public.organizations(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY app.timers
     ADD CONSTRAINT timers_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES public.organizations(id) ON DELETE CASCADE;
@@ -6265,6 +6439,8 @@ ALTER TABLE app.api_key_hashes ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE app.applied_files ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE app.billing_requests ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE app.campaign_leases ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE app.consumers ENABLE ROW LEVEL SECURITY;
@@ -6290,6 +6466,8 @@ CREATE POLICY owner ON app.account_holds TO hub_owner USING (true) WITH CHECK (t
 CREATE POLICY owner ON app.api_key_hashes TO hub_owner USING (true) WITH CHECK (true);
 
 CREATE POLICY owner ON app.applied_files TO hub_owner USING (true) WITH CHECK (true);
+
+CREATE POLICY owner ON app.billing_requests TO hub_owner USING (true) WITH CHECK (true);
 
 CREATE POLICY owner ON app.campaign_leases TO hub_owner USING (true) WITH CHECK (true);
 
@@ -6321,6 +6499,10 @@ CREATE POLICY owner ON app.secrets TO hub_owner USING (true) WITH CHECK (true);
 
 CREATE POLICY owner ON app.signing_keys TO hub_owner USING (true) WITH CHECK (true);
 
+CREATE POLICY owner ON app.stripe_customers TO hub_owner USING (true) WITH CHECK (true);
+
+CREATE POLICY owner ON app.stripe_events TO hub_owner USING (true) WITH CHECK (true);
+
 CREATE POLICY owner ON app.timers TO hub_owner USING (true) WITH CHECK (true);
 
 CREATE POLICY owner ON app.webhook_failures TO hub_owner USING (true) WITH CHECK (true);
@@ -6338,6 +6520,10 @@ ALTER TABLE app.schema_migrations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE app.secrets ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE app.signing_keys ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE app.stripe_customers ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE app.stripe_events ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE app.timers ENABLE ROW LEVEL SECURITY;
 

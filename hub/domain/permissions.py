@@ -187,6 +187,7 @@ _SENDS: Final = FunctionNeed(("can_send_messages",))
 _READS: Final = FunctionNeed(("can_read_messages",))
 _TEAMS: Final = FunctionNeed(("can_manage_team",))
 _KEYED: Final = FunctionNeed(("can_manage_settings",), ("OWNER", "ADMIN"))
+_PAYER: Final = FunctionNeed((), ("OWNER", "ADMIN"))
 _PERSON: Final = FunctionNeed(who="person")
 _MEMBER: Final = FunctionNeed()
 _LINK: Final = FunctionNeed(who="anybody")
@@ -213,6 +214,9 @@ FUNCTION_NEEDS: Final[dict[str, FunctionNeed]] = {
     "accept-invitation": _LINK,
     "list-members": _MEMBER,
     "update-member": _TEAMS,
+    "create-checkout": _PAYER,
+    "customer-portal": _PAYER,
+    "check-subscription": _PAYER,
     "audit-log": FunctionNeed((), ("OWNER", "ADMIN")),
     "events": _MEMBER,  # of tables that it may not read, none
     "batch": _MEMBER,  # each operation asks for its own

@@ -1,5 +1,5 @@
-"""/functions/v1/*: the whole table. Provider webhooks are not here (hub/channels/ingress.py): they sign
-instead of signing in."""
+"""/functions/v1/*: the whole table. Providers' webhooks are not here (hub/channels/ingress.py, and
+Stripe's in billing.py): they sign instead of signing in."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hub.functions import (
     api_keys,
     audit,
     batch,
+    billing,
     events,
     invitations,
     mail,
@@ -44,6 +45,7 @@ _READ: Final = ("GET", "HEAD", "POST")
 _WRITE: Final = ("POST",)
 _SENDING: Final = "Message Sending"
 _ORGANIZATION: Final = "Organization & Auth"
+_PAYMENT: Final = "Payment & Subscription"
 #: Not in the API document, so in none of its Postman folders.
 _OURS: Final = ""
 
@@ -74,6 +76,9 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "accept-invitation": Function(invitations.accept_invitation, _WRITE, _ORGANIZATION, invitations._Accept),
     "list-members": Function(team.list_members, _READ, _ORGANIZATION),
     "update-member": Function(team.update_member, _WRITE, _ORGANIZATION, team._Change),
+    "create-checkout": Function(billing.create_checkout, _WRITE, _PAYMENT, billing._Checkout),
+    "customer-portal": Function(billing.customer_portal, _READ, _PAYMENT, billing._Portal),
+    "check-subscription": Function(billing.check_subscription, _READ, _PAYMENT),
     "audit-log": Function(audit.audit_log, ("GET", "HEAD"), _ORGANIZATION),
     "events": Function(events.events, _READ),
     "batch": Function(batch.batch, _WRITE, body=batch.Batch),

@@ -122,6 +122,15 @@ MACHINERY = {
     "keep_recovery_codes": "one's own account",
     "recovery_codes_left": "one's own account",
     "use_recovery_code": "one's own account",
+    # billing
+    "billing_request": "an owner's own organization",
+    "keep_stripe_customer": "an owner's own organization",
+    "billing_standing": "an owner's own organization",
+    "billing_owner": "whose a customer is, from a signed event",
+    "stripe_event_applied": "one event, by its id",
+    "begin_billing_look": "one customer of Stripe's, a number",
+    "apply_subscriptions": "one customer of Stripe's, in his organization",
+    "end_billing_customer": "one customer of Stripe's, in his organization",
     # mails
     "claim_mail": "due mails of all organizations",
     "extend_mail": "fenced by the claim's token",

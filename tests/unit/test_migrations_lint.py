@@ -10,7 +10,7 @@ from pathlib import Path
 from hub.db.migrate import migration_files
 
 #: What squawk says of tables that are made in the same release is noise: nobody holds a lock on them yet.
-FIRST_RELEASE = "0007"
+FIRST_RELEASE = "0008"
 #: Not ours: integers count small things, the pool sets the time-outs, names are enough without IF NOT EXISTS.
 EXCLUDED = "prefer-bigint-over-int,prefer-robust-stmts,require-lock-timeout,require-statement-timeout"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.settings import BadSettings, Secret, load_settings
+from hub.settings import BadSettings, Plan, Secret, load_settings
 
 GOOD = {
     "DATABASE_URL": "postgresql://hub_runtime:x@db/hub",
@@ -57,6 +57,10 @@ def test_settings_and_their_page_agree() -> None:
         ("HUB_SEND_UNKNOWN_WAIT_S", "nan"),
         ("PUBLIC_BASE_URL", "hub.example.com"),
         ("META_GRAPH_BASE", "ftp://graph"),
+        ("STRIPE_PRICE_IDS", "pro"), ("STRIPE_PRICE_IDS", '["price_1"]'), ("STRIPE_PRICE_IDS", '{"pro": 1}'),
+        ("STRIPE_PRICE_IDS", '{"pro": ""}'), ("STRIPE_PRICE_IDS", '{"": "price_1"}'),
+        ("STRIPE_PRICE_IDS", '{"a": "price_1", "b": {"price": "price_1"}}'),
+        ("STRIPE_PRICE_IDS", '{"a": {"price": "price_1", "seats": 3}}'), ("STRIPE_API_BASE", "stripe"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(name: str, value: str) -> None:
@@ -94,3 +98,20 @@ def test_a_misspelt_name_is_reported_and_known_ones_are_not() -> None:
         "HUB_RATE_RESTT": "5", "HUB_FAILPOINTS": "", "HUB_PORT": "8081",
     }  # fmt: skip
     assert load_settings(environ).unknown_names == ("HUB_RATE_RESTT",)
+
+
+def test_PAY_01_plans_are_prices_and_what_they_entitle_to() -> None:
+    text = '{"team": "price_1", "pro": {"price": "price_2", "entitlements": {"members": 50, "sso": true}}}'
+    settings = load_settings(
+        {
+            **GOOD,
+            "STRIPE_PRICE_IDS": text,
+            "STRIPE_SECRET_KEY": "sk_sesame",
+            "STRIPE_WEBHOOK_SECRET": "a, sesame",
+        }
+    )
+    assert settings.plans == {"team": Plan("price_1"), "pro": Plan("price_2", {"members": 50, "sso": True})}
+    assert list(settings.plans) == ["team", "pro"]
+    assert [secret.reveal() for secret in settings.stripe_webhook_secrets] == ["a", "sesame"]
+    assert "sesame" not in repr(settings)
+    assert load_settings(GOOD).stripe_secret_key is None
