@@ -17,8 +17,10 @@ import pytest
 from hub import clock
 from hub.db import pool
 from hub.db.embedded import EmbeddedValkey
+from hub.domain.permissions import PERMISSIONS
 from hub.resources import AUTH, CATALOG, DB
 from hub.rest import refusals
+from tests.attack.people import make_key
 from tests.factories import Member, Org, Servers, make_contact, until
 from tests.server import Answer, Hub, running_hub
 
@@ -281,3 +283,102 @@ async def test_11_5_an_error_of_HEAD_is_in_its_headers(scene: Scene) -> None:
     answer = await scene.call("HEAD", "nope")
     assert (answer.status, answer.body) == (404, b"")
     assert answer.headers["Proxy-Status"] == "PostgREST; error=PGRST205"
+
+
+#: What each permission opens: method, path, body.
+OPENS: dict[str, list[tuple[str, str, Any]]] = {
+    "can_access_crm": [("GET", "companies", None), ("GET", "deals", None), ("GET", "pipelines", None),
+                       ("GET", "notes", None), ("POST", "contacts", [])],
+    "can_access_pm": [("GET", "projects", None), ("GET", "milestones", None), ("POST", "projects", [])],
+    "can_manage_team": [("GET", "invitations", None), ("POST", "teams", [])],
+    "can_manage_settings": [("GET", "webhooks", None), ("POST", "channel_accounts", []),
+                            ("PATCH", "organizations?id=is.null", {}), ("POST", "automation_rules", [])],
+    "can_send_messages": [("POST", "messages", []), ("POST", "conversations", []), ("POST", "campaigns", [])],
+    "can_read_messages": [("GET", "conversations", None), ("GET", "messages", None)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("permission", OPENS)
+async def test_PERM_1_to_6_each_permission_opens_its_tables_and_says_when_it_is_missing(
+    scene: Scene, org: Org, permission: str
+) -> None:
+    """PERM-1 to PERM-6, ERR-07, AUTH-04: for a key that holds it alone, and for one that holds all others."""
+    alone, _ = await make_key(scene.hub, scene.superuser, org, (permission,))
+    others, _ = await make_key(scene.hub, scene.superuser, org, set(PERMISSIONS) - {permission})
+    for method, path, body in OPENS[permission]:
+        options = {} if body is None else {"json": body}
+        opened = await scene.hub.call(method, f"/rest/v1/{path}", key=alone, **options)
+        assert opened.status in (200, 201, 204), (path, opened)
+        closed = await scene.hub.call(method, f"/rest/v1/{path}", key=others, **options)
+        assert (closed.status, closed.json["error_code"]) == (403, "INSUFFICIENT_PERMISSIONS"), path
+        assert permission in closed.json["details"], (path, closed.json["details"])
+
+
+BREAK = """
+create function public.break() returns trigger language plpgsql
+  as $$ begin raise exception 'broken inside' using errcode = 'XX000'; end $$;
+create trigger break before insert on contacts for each row when (new.first_name = 'Break')
+  execute function public.break();
+"""
+
+
+@pytest.mark.parametrize(
+    ("row", "status", "error_code", "rest", "function"),
+    [
+        ("ERR-03", 400, "VALIDATION_ERROR", ("POST", "contacts", "{"), ("POST", "generate-api-key", "{")),
+        ("ERR-05", 401, "AUTHENTICATION_FAILED", ("GET", "contacts", "garbage"),
+         ("GET", "list-organizations", "garbage")),
+        ("ERR-06", 401, "INVALID_API_KEY", ("GET", "contacts", "cg_garbage"),
+         ("GET", "list-organizations", "cg_garbage")),
+        ("ERR-07", 403, "INSUFFICIENT_PERMISSIONS", ("POST", "organizations", {"name": "x"}), None),
+        ("ERR-08", 404, "RESOURCE_NOT_FOUND", ("GET", "nope", None), ("GET", "nope", None)),
+        ("ERR-03", 409, "VALIDATION_ERROR", ("POST", "contacts", {"id": "{contact}"}),
+         ("POST", "batch", {"operations": [
+             {"method": "POST", "path": "contacts", "body": {"id": "{contact}"}}]})),
+        ("ERR-09", 422, "VALIDATION_ERROR", ("POST", "contacts", {"emails": ["x"]}),
+         ("POST", "generate-api-key", {"name": ""})),
+        ("ERR-03", 500, "INTERNAL_ERROR", ("POST", "contacts", {"first_name": "Break"}),
+         ("POST", "batch", {"operations": [
+             {"method": "POST", "path": "contacts", "body": {"first_name": "Break"}}]})),
+        ("ERR-11", 503, "SERVICE_UNAVAILABLE", ("POST", "contacts", {"first_name": "x"}),
+         ("GET", "events", None)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)  # fmt: skip
+async def test_ERR_03_the_documents_statuses_on_both_surfaces(
+    scene: Scene, row: str, status: int, error_code: str, rest: Any, function: Any
+) -> None:
+    """ERR-03, ERR-05 to ERR-11, C-14: one body; of a 500 nothing but its request id, of a 503 when to come
+    again."""
+    await scene.superuser.execute(BREAK)
+    contact = str(await scene.superuser.fetchval("select id from contacts limit 1"))
+    if status == 503:
+        await scene.call("GET", "contacts")
+        scene.monkeypatch.setattr(pool, "ACQUIRE_TIMEOUT_S", 0.2)
+    async with AsyncExitStack() as held:
+        for purpose in ("api", "read", "live") if status == 503 else ():
+            for _ in range(pool.SIZES[purpose]):
+                await held.enter_async_context(scene.hub.app[DB].connection(purpose))
+        for surface, asked_ in (("rest", rest), ("functions", function)):
+            if asked_ is None:
+                continue
+            method, path, given = asked_
+            options: dict[str, Any] = {"token": scene.token}
+            if isinstance(given, str) and status == 400:
+                options |= {"data": given, "headers": {"Content-Type": "application/json"}}
+            elif isinstance(given, str):
+                options = {"key" if given.startswith("cg_") else "token": given}
+            elif given is not None:
+                text = msgspec.json.encode(given).decode().replace("{contact}", contact)
+                options |= {"data": text, "headers": {"Content-Type": "application/json"}}
+            answer = await scene.hub.call(method, f"/{surface}/v1/{path}", **options)
+            assert answer.status == status, (row, surface, answer)
+            body = answer.json
+            assert {"error", "message", "code", "details", "hint", "error_code", "request_id"} <= body.keys()
+            assert body["error"] == body["message"] and body["request_id"] == answer.headers["X-Request-Id"]
+            assert body["error_code"] in (error_code, "BAD_REQUEST", "CONFLICT"), (surface, body)
+            if surface == "rest":
+                assert body["error_code"] == error_code
+            assert ("Retry-After" in answer.headers) == (status == 503)
+            if status == 500:
+                assert "broken" not in answer.body.decode() and body["details"] is None
