@@ -82,6 +82,8 @@ def _parse(text: str) -> Query:
 
 
 _remembered = lru_cache(maxsize=2048)(_parse)
+#: What is selected comes again with other values beside it.
+_remembered_select = lru_cache(maxsize=1024)(parse_select)
 
 
 class _Parser:
@@ -125,7 +127,8 @@ class _Parser:
     def _part(self, name: str, given: str) -> None:
         if name == "select":
             if "select" not in self.fields:
-                self.fields["select"] = parse_select(given)
+                long = len(given) > _REMEMBERED_LENGTH
+                self.fields["select"] = parse_select(given) if long else _remembered_select(given)
         elif name == "columns":
             self.fields.setdefault("columns", _names(given, name))
         elif name == "on_conflict":

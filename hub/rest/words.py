@@ -102,6 +102,8 @@ def read_steps(text: str, at: int, parameter: str) -> tuple[tuple[tuple[str, str
 
 def skip(text: str, at: int) -> int:
     """Past spaces."""
+    if "!" <= text[at : at + 1] <= "~":
+        return at
     found = _SPACES.match(text, at)
     assert found is not None
     return found.end()
