@@ -24,7 +24,7 @@ BODIES: dict[str, Any] = {
 #: Routes that take a POST without one. A route with a POST that is in neither list fails `describe`.
 NO_BODY = {
     *(f"/functions/v1/{name}" for name, f in FUNCTIONS.items() if f.body is None),
-    "/auth/v1/logout", "/rest/v1", "/rest/v1/",
+    "/auth/v1/logout", "/auth/v1/recovery-codes", "/rest/v1", "/rest/v1/",
 }  # fmt: skip
 #: Routes that answer a POST with 405.
 GET_ALONE = {
