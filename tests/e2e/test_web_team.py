@@ -389,7 +389,8 @@ def test_organizations_are_made_entered_and_left(
     assert keep(karim, f"join-signed-in-{language}-{width}") == []
     karim.get_by_role("button", name=account("join.submit"), exact=True).click()
     karim.wait_for_url("**/inbox")
-    karim.get_by_role("button", name=app("nav.account", name="")).press("Enter")
+    # Karim is called here as he is there.
+    karim.get_by_role("button", name=app("nav.account", name="Karim Saleh")).press("Enter")
     expect(karim.get_by_role("menuitem", name=second)).to_have_attribute("aria-current", "true")
     assert keep(karim, f"organization-menu-{language}-{width}") == []
     karim.get_by_role("menuitem", name="Nile Home").click()
@@ -550,3 +551,47 @@ def test_a_forgotten_password_is_replaced_by_a_link(desk: Desk, forgetful: str, 
     page.goto(f"{desk.product.url}/confirm#type=recovery")
     page.reload()
     expect(page.get_by_role("alert")).to_have_text(account("confirm.incomplete"))
+
+
+@pytest.mark.parametrize(("language", "width", "scheme"), VIEWS)
+def test_the_own_sessions_are_seen_and_ended(desk: Desk, language: str, width: int, scheme: str) -> None:
+    _, people = words(language)
+    desk.watch.expected = ("400", "401", "403", "WebSocket")
+    view: dict[str, Any] = {"language": language, "width": width, "scheme": scheme}
+    yara = desk.agent("yara", "/settings/security", **view)
+    yara.get_by_test_id("session").first.wait_for()
+    if yara.get_by_role("button", name=people("security.endOthers")).count():  # of tests before this one
+        yara.get_by_role("button", name=people("security.endOthers")).click()
+    expect(yara.get_by_test_id("session")).to_have_count(1)
+    expect(yara.get_by_test_id("session")).to_contain_text(people("security.here"))
+    elsewhere = desk.agent("yara")
+    yara.reload()
+    expect(yara.get_by_test_id("session")).to_have_count(2)
+    expect(yara.get_by_test_id("session").first).to_contain_text("Chrome")
+    assert keep(yara, f"security-{language}-{width}") == []
+    yara.get_by_test_id("session").get_by_role("button", name=people("security.endLabel", device="")).click()
+    expect(yara.get_by_test_id("session")).to_have_count(1)
+    elsewhere.wait_for_url("**/sign-in*")
+
+    yara.get_by_label(people("security.current"), exact=True).fill("something else")
+    yara.get_by_label(people("security.new"), exact=True).fill("a new one for today")
+    yara.get_by_role("button", name=people("security.change"), exact=True).click()
+    expect(yara.get_by_role("main").get_by_role("alert")).to_have_text(people("security.wrong"))
+    assert keep(yara, f"security-wrong-{language}-{width}") == []
+
+
+def test_the_own_password_is_changed(desk: Desk, forgetful: str, unique: str) -> None:
+    _, people = words("en")
+    yara = desk.agent("yara", "/settings/security")
+    yara.get_by_role("button", name=people("security.change"), exact=True).click()
+    expect(yara.get_by_label(people("security.current"), exact=True)).to_be_focused()
+    yara.get_by_label(people("security.current"), exact=True).fill(desk.product.password)
+    yara.get_by_label(people("security.new"), exact=True).fill(f"changed {unique}")
+    yara.get_by_role("button", name=people("security.change"), exact=True).click()
+    expect(yara.get_by_text(people("security.changed"))).to_be_visible()
+    again = desk.page()
+    again.goto(f"{desk.product.url}/sign-in")
+    again.locator('input[type="email"]').fill(forgetful)
+    again.locator('input[autocomplete="current-password"]').fill(f"changed {unique}")
+    again.locator('button[type="submit"]').click()
+    again.get_by_test_id("conversation-row").first.wait_for()

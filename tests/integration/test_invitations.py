@@ -105,6 +105,26 @@ async def test_ORG_03_an_existing_person_joins_by_being_signed_in(
     assert "invitation.refused signed in with another address" in await deeds(superuser, org)
 
 
+async def test_ORG_03_who_gives_no_name_is_called_as_elsewhere(
+    hub: Hub, org: Org, owner: Member, superuser: asyncpg.Connection, password_hash: str
+) -> None:
+    person = await make_member(superuser, await make_org(superuser), "AGENT", password_hash)
+    await superuser.execute(
+        "update memberships set first_name = 'Mona', last_name = 'Adel' where user_id = $1", person.id
+    )
+    await invite(hub, await hub.token(owner.email), person.email)
+    link = await newest_link(hub, superuser, person.email)
+    token = await hub.token(person.email)
+    joined = await accept(hub, link, person.email, bearer=token, first_name=None, last_name=None)
+    assert joined.status == 200, joined
+    name = await superuser.fetchrow(
+        "select first_name, last_name from memberships where organization_id = $1 and user_id = $2",
+        org.id,
+        person.id,
+    )
+    assert tuple(name) == ("Mona", "Adel")
+
+
 async def test_ORG_03_guessing_a_password_by_an_invitation_is_counted_as_sign_ins_are(
     hub: Hub, org: Org, owner: Member, superuser: asyncpg.Connection, password_hash: str
 ) -> None:

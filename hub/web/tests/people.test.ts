@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { auditSearch } from "../src/app/search";
 import { changesOf, momentsOf, targetName } from "../src/features/settings/audit";
 import { linksIn, mayChange, permissionsOf, rolesBelow } from "../src/features/settings/people";
+import { deviceOf } from "../src/features/settings/sessions";
 
 const all = {
   can_read_messages: true, can_send_messages: true, can_access_crm: true, can_access_pm: true, can_manage_team: true,
@@ -61,5 +62,15 @@ describe("the audit log", () => {
     ]);
     expect(targetName({ details: { before: { name: "Old" }, after: { name: "New" } } })).toBe("New");
     expect(targetName({ details: { before: { role: "x" } } })).toBeNull();
+  });
+});
+
+describe("sessions", () => {
+  test("a device is called by its browser and system; a program by neither", () => {
+    const chrome = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile Safari/537.36";
+    expect(deviceOf(`Mozilla/5.0 (Linux; Android 10; K) ${chrome}`)).toBe("Chrome, Android");
+    expect(deviceOf(`Mozilla/5.0 (Windows NT 10.0; Win64; x64) ${chrome} Edg/140.0.0.0`)).toBe("Edge, Windows");
+    expect(deviceOf("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Safari/604.1")).toBe("Safari, iPhone");
+    expect([deviceOf("supabase-py/2.0"), deviceOf(null)]).toEqual([null, null]);
   });
 });

@@ -100,6 +100,11 @@ const settingsPages = [
   }),
   createRoute({
     getParentRoute: () => settings,
+    path: "security",
+    component: lazyRouteComponent(() => import("../features/settings/SecurityPage"), "SecurityPage"),
+  }),
+  createRoute({
+    getParentRoute: () => settings,
     path: "appearance",
     component: lazyRouteComponent(() => import("../features/settings/AppearancePage"), "AppearancePage"),
   }),

@@ -1,6 +1,6 @@
 import { ActionIcon } from "@mantine/core";
 import { Link, Outlet, useRouterState } from "@tanstack/react-router";
-import { ArrowLeft, Building2, Code, Keyboard, Palette, Radio, ScrollText, UserRound, Users } from "lucide-react";
+import { ArrowLeft, Building2, Code, Keyboard, Palette, Radio, ScrollText, ShieldCheck, UserRound, Users } from "lucide-react";
 import { type ReactNode, Suspense, lazy } from "react";
 import { useTranslation } from "react-i18next";
 import { LinkBadge } from "../../app/LinkBadge";
@@ -33,6 +33,7 @@ export function SettingsFrame() {
         </header>
         <p className={css.group}>{t("settings.you")}</p>
         <Item to="/settings/profile" icon={<UserRound size={17} />} label={t("settings.profile")} />
+        <Item to="/settings/security" icon={<ShieldCheck size={17} />} label={words("security.title")} />
         <Item to="/settings/appearance" icon={<Palette size={17} />} label={t("settings.appearance")} />
         <Item to="/settings/shortcuts" icon={<Keyboard size={17} />} label={t("settings.shortcuts")} />
         <p className={css.group}>{t("settings.organization")}</p>
