@@ -433,7 +433,14 @@ def _show_keys(as_json: bool, data_dir: Path) -> None:
         "url": url,
         **{
             name: kept.get(name)
-            for name in ("anon_key", "service_role_key", "organization_id", "organization_key")
+            for name in (
+                "anon_key",
+                "service_role_key",
+                "publishable_key",
+                "secret_key",
+                "organization_id",
+                "organization_key",
+            )
         },
         "owner": {"email": owner.get("email"), "password": owner.get("password")},
     }

@@ -7,9 +7,11 @@ ignored. Times are read from hub.clock.
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 import jwt
@@ -41,11 +43,28 @@ _LONGEST: Final = 8192
 WEB_CLAIM: Final = "hub_client"
 
 
+ProjectRole = Literal["anon", "service_role"]
+_OPAQUE: Final[dict[ProjectRole, str]] = {"anon": "sb_publishable_", "service_role": "sb_secret_"}
+
+
+def is_opaque(key: str) -> bool:
+    return key.startswith("sb_")
+
+
+def _opaque_key(secret: bytes, role: ProjectRole) -> str:
+    """Always the same text for the same secret, which it does not tell."""
+    digest = hmac.digest(secret, b"project key:" + role.encode(), "sha256")
+    return _OPAQUE[role] + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
 class ProjectKeys(msgspec.Struct, frozen=True):
-    """The deployment's two well-known keys."""
+    """The deployment's two well-known keys, each as a token and in the newer opaque form, which clients that
+    are new to it send instead (rest.md 1.3)."""
 
     anon: str
     service_role: str
+    publishable: str
+    secret: str
 
 
 class _Connection(Protocol):
@@ -65,6 +84,8 @@ class Keyring:
         self.jwks: dict[str, list[dict[str, Any]]] = {"keys": []}
         self.pepper = b""
         self._project: tuple[str, bytes, int] | None = None
+        #: Digests of the opaque project keys, and whose they are.
+        self._opaque: dict[bytes, ProjectRole] = {}
         for row in rows:
             kid, algorithm = row["kid"], row["algorithm"]
             opened = open_secret(
@@ -86,6 +107,8 @@ class Keyring:
             elif algorithm == _HS:
                 raw = base64.b64decode(opened)
                 self._public[kid] = (_HS, raw)
+                for role in _OPAQUE:
+                    self._opaque[hashlib.sha256(_opaque_key(raw, role).encode()).digest()] = role
                 if row["is_current"]:
                     self._project = (kid, raw, int(row["created_at"].timestamp()))
             elif algorithm == _PEPPER and row["is_current"]:
@@ -121,7 +144,16 @@ class Keyring:
             claims = {"iss": "connectgain-hub", "role": role, "iat": born, "exp": born + _TEN_YEARS_S}
             return jwt.encode(claims, raw, algorithm=_HS, headers={"kid": kid})
 
-        return ProjectKeys(anon=sign("anon"), service_role=sign("service_role"))
+        return ProjectKeys(
+            anon=sign("anon"),
+            service_role=sign("service_role"),
+            publishable=_opaque_key(raw, "anon"),
+            secret=_opaque_key(raw, "service_role"),
+        )
+
+    def opaque_role(self, key: str) -> ProjectRole | None:
+        """Whose project key `sb_…` is; found by its digest, so time tells nothing of ours."""
+        return self._opaque.get(hashlib.sha256(key.encode(errors="replace")).digest())
 
     def access_token(
         self,

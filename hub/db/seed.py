@@ -46,6 +46,8 @@ class Keys(msgspec.Struct, kw_only=True):
 
     anon_key: str
     service_role_key: str
+    publishable_key: str | None = None
+    secret_key: str | None = None
     url: str | None = None
     organization_id: str | None = None
     organization_key: str | None = None
@@ -71,6 +73,7 @@ async def seed(settings: Settings, *, reset: bool = False) -> Keys:
         keys = _kept(path)
         if keys is None or keys.anon_key != project.anon:
             keys = Keys(anon_key=project.anon, service_role_key=project.service_role)
+        keys.publishable_key, keys.secret_key = project.publishable, project.secret
         keys.url = settings.public_base_url
         if settings.demo:
             known = keys.organization_id and await conn.fetchval(

@@ -23,7 +23,10 @@ import pytest
 from hub.db.embedded import free_port
 
 START_S = 90.0  # generous: several people and builds may share the machine
-KEYS = {"url", "anon_key", "service_role_key", "organization_id", "organization_key", "owner"}
+KEYS = {
+    "url", "anon_key", "service_role_key", "publishable_key", "secret_key", "organization_id",
+    "organization_key", "owner",
+}  # fmt: skip
 
 
 def until(fact: Callable[[], bool], timeout_s: float = 60) -> None:

@@ -39,7 +39,8 @@ def test_the_keys_command_prints_what_programs_need(product: Product) -> None:
     done = run(product, blocks("Use the API")[0])
     keys = json.loads(done.stdout)
     assert set(keys) == {
-        "url", "anon_key", "service_role_key", "organization_id", "organization_key", "owner",
+        "url", "anon_key", "service_role_key", "publishable_key", "secret_key", "organization_id",
+        "organization_key", "owner",
     }  # fmt: skip
     assert keys["url"] == product.url
     assert keys["organization_key"].startswith("cg_")

@@ -167,6 +167,35 @@ async def test_AUTH_02_supabase_headers_work(hub: Hub, owner: Member) -> None:
     assert (await hub.get("/rest/v1/contacts", token="garbage", headers=headers)).json["code"] == "PGRST301"
 
 
+async def test_1_3_opaque_project_keys_stand_for_the_same(
+    hub: Hub, org: Org, owner: Member, superuser: asyncpg.Connection
+) -> None:
+    """AUTH-02, AUTH-03: `sb_publishable_…` is the anon key and `sb_secret_…` the service_role key, as apikey
+    and as bearer; beside a user's token they leave the user who he is. No other text of that shape opens
+    anything."""
+    from hub.resources import AUTH
+
+    await make_contact(superuser, org)
+    keys = (await hub.app[AUTH].keyring()).project_keys()
+    assert keys.publishable.startswith("sb_publishable_") and keys.secret.startswith("sb_secret_")
+    token = await hub.token(owner.email)
+    for key, seen in ((keys.publishable, 0), (keys.secret, 1)):
+        header = {"headers": {"apikey": key}}
+        for options in (header, {**header, "token": key}, {"token": key}):
+            answer = await hub.get("/rest/v1/contacts", **options)
+            assert (answer.status, len(answer.json)) == (200, seen), options
+        mine = await hub.get("/rest/v1/contacts", token=token, headers={"apikey": key})
+        assert len(mine.json) == 1
+        assert len((await hub.get(f"/rest/v1/contacts?apikey={key}")).json) == seen
+    refused = await hub.post("/rest/v1/contacts", token=keys.publishable, json={"first_name": "x"})
+    assert (refused.status, refused.json["code"]) == (401, "42501")
+    for wrong in (keys.secret[:-1], keys.secret + "x", keys.secret.upper(), "sb_secret_", "sb_",
+                  keys.publishable.replace("publishable", "secret")):  # fmt: skip
+        for options in ({"headers": {"apikey": wrong}}, {"token": wrong}):
+            answer = await hub.get("/rest/v1/contacts", **options)
+            assert (answer.status, answer.json["code"]) == (401, "PGRST301"), (wrong, answer)
+
+
 async def test_the_service_role_sees_all_organizations(
     hub: Hub, org: Org, superuser: asyncpg.Connection
 ) -> None:

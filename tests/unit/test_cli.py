@@ -16,6 +16,8 @@ from hub.run import console_line
 KEYS = {
     "anon_key": "anon",
     "service_role_key": "service",
+    "publishable_key": "sb_publishable_x",
+    "secret_key": "sb_secret_x",
     "organization_id": "00000000-0000-7000-8000-000000000001",
     "organization_key": "cg_x",
     "owner": {"email": "owner@example.com", "password": "secret"},
