@@ -52,6 +52,10 @@ _PREFER: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
+#: Functions that answer with a list, not an object.
+_LISTS = frozenset({"audit-log"})
+
+
 def describe(schema: Schema, base_url: str) -> dict[str, Any]:
     """The document."""
     paths: dict[str, Any] = {}
@@ -231,13 +235,14 @@ def _call(function: Function) -> dict[str, Any]:
 
 
 def _function(name: str, function: Any, method: str) -> dict[str, Any]:
+    document = {"type": "array", "items": {"type": "object"}} if name in _LISTS else {"type": "object"}
     operation: dict[str, Any] = {
         "tags": ["functions"],
         "summary": summary_of(function.handler) or name,
         "description": function_needs(FUNCTION_NEEDS[name]),
         "parameters": _in_path(name),
         "responses": {
-            "200": {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}},
+            "200": {"description": "Done", "content": {"application/json": {"schema": document}}},
             "4XX": {"$ref": "#/components/responses/Refused"},
         },
     }

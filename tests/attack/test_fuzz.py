@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -344,7 +345,7 @@ def _fire(far: FarHub, document: dict[str, Any], identities: dict[str, dict[str,
     seen.operations = len(operations)
     session = requests.Session()
     session.trust_env = False
-    each = max(1, round(TOTAL / ROUNDS / len(operations)))
+    each = math.ceil(TOTAL / ROUNDS / len(operations))
     sizes = []
 
     def target(headers: dict[str, str]) -> Callable[[Any], None]:
