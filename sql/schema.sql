@@ -72,8 +72,12 @@ CREATE FUNCTION app.accept_invitation(hash bytea, person uuid, password_hash tex
                     else array(select p.key from jsonb_each(i.permissions) p where p.value = 'true') end;
     insert into public.memberships as m (organization_id, user_id, role, email, first_name, last_name, can_access_crm, can_access_pm, can_manage_team,
                                          can_manage_settings, can_send_messages, can_read_messages)
-    select i.organization_id, member, i.role, i.email, first, last, 'can_access_crm' = any (granted), 'can_access_pm' = any (granted), 'can_manage_team' = any (granted),
+    select i.organization_id, member, i.role, i.email, coalesce(first, case when last is null then coalesce(p.first_name, u.user_metadata ->> 'first_name') end),
+           coalesce(last, case when first is null then coalesce(p.last_name, u.user_metadata ->> 'last_name') end),          -- as they are called elsewhere
+           'can_access_crm' = any (granted), 'can_access_pm' = any (granted), 'can_manage_team' = any (granted),
            'can_manage_settings' = any (granted), 'can_send_messages' = any (granted), 'can_read_messages' = any (granted)
+      from auth.users u left join lateral (select n.first_name, n.last_name from public.memberships n where n.user_id = u.id order by n.created_at desc limit 1) p on true
+     where u.id = member
     on conflict (organization_id, user_id) do update
        set is_active = true, role = excluded.role, can_access_crm = excluded.can_access_crm, can_access_pm = excluded.can_access_pm,
            can_manage_team = excluded.can_manage_team, can_manage_settings = excluded.can_manage_settings,
