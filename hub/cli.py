@@ -672,6 +672,20 @@ def bench_rest(rounds: int, seconds: float, peers: bool, data_dir: Path) -> None
     _bench(data_dir, lambda: rest.run(rounds=rounds, seconds=seconds, peers=peers))
 
 
+@bench.command("auth")
+@_rounds(3)
+@_seconds(2.0)
+@_data_dir
+def bench_auth(rounds: int, seconds: float, data_dir: Path) -> None:
+    """Sign-in beside bare argon2, tokens without the database, and how soon an ended caller is refused.
+
+    Example: hub bench auth --rounds 5
+    """
+    from hub.bench import auth
+
+    _bench(data_dir, lambda: auth.run(rounds=rounds, seconds=seconds))
+
+
 @bench.command("all")
 @click.option("--rounds", type=click.IntRange(1, 20), help="Instead of each benchmark's own.")
 @click.option("--seconds", type=click.FloatRange(0.2, 60), help="Instead of each benchmark's own.")
@@ -685,7 +699,7 @@ def bench_all(
 
     Example: hub bench all --write docs/performance.md
     """
-    from hub.bench import fanout, ingest, latency, queues, rest
+    from hub.bench import auth, fanout, ingest, latency, queues, rest
     from hub.bench.report import page
 
     load_before = os.getloadavg()[0]
@@ -697,6 +711,7 @@ def bench_all(
         _bench(data_dir, lambda: latency.run(**own)),
         _bench(data_dir, lambda: queues.run(peers=peers, **own)),
         _bench(data_dir, lambda: rest.run(peers=peers, **own)),
+        _bench(data_dir, lambda: auth.run(**own)),
     ]
     if write is not None:
         write.write_text(page(reports, load_before), encoding="utf-8")

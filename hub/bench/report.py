@@ -55,7 +55,7 @@ versions stand below each table. Close everything else first: on two cores a com
 halves every figure. On several cores give Postgres and the load client their own (`taskset`) if you want
 absolute figures.
 
-Small versions of all five run with the tests (`tests/integration/test_bench_*.py`): they assert counts
+Small versions of all six run with the tests (`tests/integration/test_bench_*.py`): they assert counts
 exactly and ratios of CPU time loosely, and never a duration.
 
 ### Profiles
@@ -96,6 +96,12 @@ SECTIONS = {
         "REST",
         "A list of 100 contacts, all columns, newest first, and the insert of one contact that returns "
         "its row.",
+    ),
+    "auth": (
+        "Sign-in",
+        "Signing in with a password beside the two threads of argon2 that it waits for; checking an access "
+        "token that came before, comes first, or is checked by the library alone each time; and how long "
+        "somebody goes on at one hub whose sign-in ended at another.",
     ),
 }
 

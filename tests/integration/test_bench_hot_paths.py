@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hub.bench import fanout, ingest, latency, queues, rest
+from hub.bench import auth, fanout, ingest, latency, queues, rest
 from hub.bench.figures import Report
 
 _RUN = """
@@ -96,3 +96,14 @@ def test_lists_pass_text_on() -> None:
     rows = report.figures[f"GET {rest.ROWS} contacts, 32 conns"]
     assert rows[rest.HUB]["server_us"] <= 1.3 * rows[rest.ORJSON]["server_us"]
     assert rows[rest.HUB]["pg_us"] <= 2 * rows[rest.BARE]["pg_us"]
+
+
+def test_sign_in_is_argon2_and_a_known_token_asks_nobody() -> None:
+    report = run("auth", rounds=1, seconds=1, times=1)
+    assert zero_goals(report)[next(iter(zero_goals(report)))] == 0, "the database is not asked"
+    rows = report.figures[auth.SIGN_IN]
+    hub = rows[auth.HUB]["server_us"] + rows[auth.HUB]["pg_us"]
+    assert hub <= 2 * 1.35 * rows[auth.ALONE]["server_us"]
+    tokens = report.figures[auth.TOKENS]
+    assert tokens[auth.KNOWN]["each_us"] <= 2 * 0.2 * tokens[auth.JWT_ALONE]["each_us"]
+    assert set(report.figures[auth.ENDING]) == set(auth._WAYS), "each of them was noticed"
