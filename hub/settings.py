@@ -265,7 +265,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     log = r.text("HUB_LOG", "")
     if log not in ("", "json", "text"):
         raise BadSettings(f"HUB_LOG is {log!r}; write json or text.")
-    shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    if not re.fullmatch(r"[A-Za-z0-9._:-]+", host):
+        raise BadSettings(f"HUB_HOST is {host!r}; write a name or an address to listen on.")
+    shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     settings = Settings(
         database_url=r.url("DATABASE_URL", ("postgresql", "postgres")),
         redis_url=r.url("REDIS_URL", ("redis", "rediss", "unix")),

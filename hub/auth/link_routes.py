@@ -72,7 +72,7 @@ _exchange: Final = msgspec.json.Decoder(_Exchange)
 
 async def signup(request: web.Request) -> web.Response:
     """Make an account, where the deployment lets people do so; people join organizations by invitation."""
-    await count_mail(request)
+    await count(request)
     same_origin(request)
     body = await read_json(request, _sign_up)
     if body.email is None and body.phone is None:
@@ -81,6 +81,7 @@ async def signup(request: web.Request) -> web.Response:
         raise AuthRefusal("phone_provider_disabled", "Phone signups are disabled", 422)
     if not body.password:
         raise AuthRefusal("validation_failed", "Signup requires a valid password")
+    await count_mail(request)
     document = await request.app[LINKS].sign_up(
         body.email, body.password, body.data, _asked(request, body), caller_of(request)
     )
@@ -90,18 +91,20 @@ async def signup(request: web.Request) -> web.Response:
 async def recover(request: web.Request) -> web.Response:
     """A link for a new password, to whoever has this account; the answer does not say whether anybody
     has."""
-    await count_mail(request)
+    await count(request)
     body = await read_json(request, _recover)
+    await count_mail(request)
     await request.app[LINKS].ask("recovery", body.email or "", _asked(request, body))
     return json_response({})
 
 
 async def otp(request: web.Request) -> web.Response:
     """A link and a code that sign in without a password."""
-    await count_mail(request)
+    await count(request)
     body = await read_json(request, _otp)
     if body.email is None and body.phone is not None:
         raise AuthRefusal("phone_provider_disabled", "Unsupported phone provider", 400)
+    await count_mail(request)
     await request.app[LINKS].ask_to_sign_in(
         body.email or "", _asked(request, body), body.create_user, body.data
     )
@@ -110,10 +113,11 @@ async def otp(request: web.Request) -> web.Response:
 
 async def resend(request: web.Request) -> web.Response:
     """The mail of a sign-up or of a change of address, once more."""
-    await count_mail(request)
+    await count(request)
     body = await read_json(request, _resend)
     if body.email is None and body.phone is not None:
         raise AuthRefusal("phone_provider_disabled", "Unsupported phone provider", 400)
+    await count_mail(request)
     await request.app[LINKS].ask_again(body.type or "", body.email or "", _asked(request, body))
     return json_response({})
 
@@ -174,8 +178,9 @@ async def exchange(request: web.Request) -> web.Response:
 
 async def reauthenticate(request: web.Request) -> web.Response:
     """A code to one's own address, to confirm a change with (`nonce`)."""
-    await count_mail(request)
+    await count(request)
     principal = await signed_in(request)
+    await count_mail(request)
     assert principal.user_id is not None and principal.session_id is not None
     proof = await request.app[ACCOUNTS].prove_again(
         principal.user_id, principal.session_id, None, needed=False

@@ -62,8 +62,8 @@ async def count(request: web.Request) -> None:
 
 
 async def count_mail(request: web.Request) -> None:
-    """``count``, and the mails that this network asks for. Raises AuthRefusal as well."""
-    await count(request)
+    """The mails that this network asks for; called once the request is known to ask for one. Raises
+    AuthRefusal."""
     hub = request.app[SETTINGS]
     network = network_of(client_address(request, hub))
     _, refusal = await request.app[RATE].hit("mail", network, hub.rate_mail)
