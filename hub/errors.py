@@ -213,3 +213,19 @@ def from_database(error: asyncpg.PostgresError) -> HubError | None:
     if state.startswith(("08", "53", "57P")):
         return Unavailable("The database is away", retry_after_s=2, rest_code="PGRST001")
     return None
+
+
+def place_of(text: str) -> tuple[str | None, str]:
+    """The member and what is wrong with it, of what msgspec says: "Expected `str`, got `int` - at `$.phone`",
+    "Object missing required field `phone`"."""
+    message, _, path = text.partition(" - at `$")
+    field = path.rstrip("`").lstrip(".")
+    missing = "missing required field `"
+    if missing in message:
+        name = message.split(missing, 1)[1].split("`", 1)[0]
+        return f"{field}.{name}" if field else name, f"{name} is required"
+    unknown = "unknown field `"
+    if unknown in message:
+        name = message.split(unknown, 1)[1].split("`", 1)[0]
+        return f"{field}.{name}" if field else name, f"{name} is not a parameter of this"
+    return field or None, message

@@ -27,6 +27,7 @@ from hub.errors import (
     UnsupportedMedia,
     ValidationFailed,
     from_database,
+    place_of,
 )
 
 log = structlog.get_logger()
@@ -159,7 +160,7 @@ def as_refusal(error: Exception) -> HubError | None:
     if isinstance(error, asyncpg.PostgresError):
         return from_database(error)
     if isinstance(error, msgspec.ValidationError):  # before its parent DecodeError
-        field, text = _where(str(error))
+        field, text = place_of(str(error))
         return ValidationFailed("Validation error", details={"field": field, "message": text})
     if isinstance(error, web.RequestPayloadError):
         return BadRequest("The body cannot be read to its end")
@@ -188,18 +189,3 @@ def _from_aiohttp(error: web.HTTPException) -> HubError | None:
     if error.status == 400:
         return BadRequest("The request cannot be read")
     return None
-
-
-def _where(text: str) -> tuple[str | None, str]:
-    """msgspec says "Expected `str`, got `int` - at `$.phone`" or "… missing required field `phone`"."""
-    message, _, path = text.partition(" - at `$")
-    field = path.rstrip("`").lstrip(".")
-    missing = "missing required field `"
-    if missing in message:
-        name = message.split(missing, 1)[1].split("`", 1)[0]
-        return f"{field}.{name}" if field else name, f"{name} is required"
-    unknown = "unknown field `"
-    if unknown in message:
-        name = message.split(unknown, 1)[1].split("`", 1)[0]
-        return f"{field}.{name}" if field else name, f"{name} is not a parameter of this"
-    return field or None, message

@@ -20,6 +20,7 @@ from aiohttp import web
 from hub import __version__
 from hub.auth import routes as auth_routes
 from hub.channels.ingress import webhooks
+from hub.domain import rule_actions
 from hub.domain.permissions import FUNCTION_NEEDS, FunctionNeed, Need, Verb, rule
 from hub.functions import billing
 from hub.functions.router import FUNCTIONS
@@ -96,6 +97,7 @@ def describe(schema: Schema, base_url: str) -> dict[str, Any]:
             "schemas": {
                 "Error": _ERROR,
                 **{name: row_schema(table) for name, table in sorted(schema.tables.items())},
+                **{f"action.{kind}": action for kind, action in rule_actions.schemas().items()},
             },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer",
@@ -131,7 +133,11 @@ def column_schema(column: Column) -> dict[str, Any]:
 
 def row_schema(table: Table) -> dict[str, Any]:
     """One row, as it is answered."""
-    return {"type": "object", "properties": {n: column_schema(c) for n, c in table.columns.items()}}
+    columns = {n: column_schema(c) for n, c in table.columns.items()}
+    if table.name == "automation_rules" and "actions" in columns:
+        one_of = [{"$ref": f"#/components/schemas/action.{kind}"} for kind in rule_actions.ACTIONS]
+        columns["actions"] = {"type": "array", "items": {"oneOf": one_of}, "maxItems": rule_actions.MOST}
+    return {"type": "object", "properties": columns}
 
 
 def _table(table: Table) -> dict[str, Any]:

@@ -977,6 +977,24 @@ CREATE FUNCTION app.current_user_id() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select (nullif(current_setting('hub.ctx', true), '')::jsonb ->> 'user')::uuid $$;
 
+CREATE FUNCTION app.deal_outcome(stage text, stages jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select coalesce((select s.item ->> 'outcome' from jsonb_array_elements(case when jsonb_typeof(stages) = 'array' then stages else '[]' end) s (item)
+                      where s.item ->> 'id' = stage and s.item ->> 'outcome' in ('won', 'lost') limit 1),
+                    case stage when 'closed_won' then 'won' when 'closed_lost' then 'lost' end)
+  $$;
+
+CREATE FUNCTION app.deal_status(word text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+  begin
+    if word not in ('open', 'closed', 'won', 'lost') then
+      raise exception using errcode = '22023', message = 'deal_status must be open, closed, won or lost';
+    end if;
+    return word;
+  end $$;
+
 CREATE FUNCTION app.deed_of(table_name text, op text, before jsonb, after jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1375,7 +1393,7 @@ CREATE FUNCTION app.factor_secret(member uuid, factor uuid, challenge uuid) RETU
       from auth.mfa_factors f where f.id = factor and f.user_id = member
   $$;
 
-CREATE FUNCTION app.find_contacts(term text, tag text, most integer) RETURNS SETOF uuid
+CREATE FUNCTION app.find_contacts(term text, tag text, deal_status text, most integer) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -1384,13 +1402,19 @@ CREATE FUNCTION app.find_contacts(term text, tag text, most integer) RETURNS SET
      where c.organization_id = app.org()
        and (app.may_any('{can_access_crm,can_read_messages}'))
        and ($2 is null or c.tags @> array[$2])
+       and ($3 is null or exists (
+             select from public.deals d left join public.pipelines p on p.organization_id = d.organization_id and p.id = d.pipeline_id
+              where d.organization_id = c.organization_id and d.contact_id = c.id
+                and case $3 when 'open' then app.deal_outcome(d.stage, p.stages) is null
+                            when 'closed' then app.deal_outcome(d.stage, p.stages) is not null
+                            else app.deal_outcome(d.stage, p.stages) = $3 end))
        and (nullif(trim($1), '') is null or (
              select bool_and(c.search like '%' || replace(replace(replace(w, '\', '\\'), '%', '\%'), '_', '\_') || '%')
                from regexp_split_to_table(app.fold(trim($1)), '\s+') w)
             or (length(regexp_replace($1, '[^0-9]', '', 'g')) >= 7 and regexp_replace($1, '[0-9+() .-]', '', 'g') = ''
                 and c.search like '%' || ltrim(regexp_replace($1, '[^0-9]', '', 'g'), '0') || '%'))
      order by c.created_at desc, c.id desc
-     limit $3
+     limit $4
   $_$;
 
 CREATE TABLE auth.one_time_tokens (
@@ -3895,10 +3919,10 @@ CREATE FUNCTION public.mark_conversation_read(conversation_id uuid) RETURNS void
         order by u.conv_seq desc limit 1000);
   end $$;
 
-CREATE FUNCTION public.search_contacts(search_term text DEFAULT NULL::text, tag text DEFAULT NULL::text) RETURNS SETOF public.contacts
+CREATE FUNCTION public.search_contacts(search_term text DEFAULT NULL::text, tag text DEFAULT NULL::text, deal_status text DEFAULT NULL::text) RETURNS SETOF public.contacts
     LANGUAGE sql STABLE
     AS $$
-    select c.* from app.find_contacts(search_term, tag, 2000) f join public.contacts c on c.organization_id = app.org() and c.id = f
+    select c.* from app.find_contacts(search_term, tag, app.deal_status(lower(deal_status)), 2000) f join public.contacts c on c.organization_id = app.org() and c.id = f
      order by c.created_at desc, c.id desc
   $$;
 

@@ -1,4 +1,5 @@
-"""What a few columns make of what they are given: phones in one form, e-mails that could be some.
+"""What a few columns make of what they are given: phones in one form, e-mails that could be some, actions
+that a rule can do.
 
     contacts.phones   "+20 (0)100 138-3533" → "+201001383533"; "call me" is refused
     contacts.emails   " john@example.com "  → "john@example.com"; "john@" is refused
@@ -15,8 +16,9 @@ from typing import Any, Final
 
 import msgspec
 
+from hub.domain import rule_actions
 from hub.domain.phones import parse_phone
-from hub.errors import ValidationFailed
+from hub.errors import ValidationFailed, place_of
 from hub.rest.body import Row, Rows
 
 _EMAIL = re.compile(r"[^@\s,;<>\"]{1,64}@(?:[^@\s.,;<>\"]{1,63}\.)+[^@\s.,;<>\"]{2,63}")
@@ -70,20 +72,35 @@ _RULES: Final[dict[tuple[str, str], tuple[Clean, str]]] = {
     ("companies", "email"): (clean_email, "Invalid email format"),
     ("invitations", "email"): (clean_email, "Invalid email format"),
 }
-_TABLES: Final = frozenset(table for table, _ in _RULES)
+#: Documents that are checked and kept as they are: what is wrong with one, and where.
+_CHECKS: Final[dict[tuple[str, str], Callable[[Any], tuple[str, str] | None]]] = {
+    ("automation_rules", "actions"): rule_actions.problem_of
+}
+_TABLES: Final = frozenset(table for table, _ in (*_RULES, *_CHECKS))
 
 
 def has_rules(table: str, names: list[str]) -> bool:
-    return table in _TABLES and any((table, name) in _RULES for name in names)
+    return table in _TABLES and any((table, name) in _RULES or (table, name) in _CHECKS for name in names)
 
 
 def clean(table: str, rows: Rows) -> None:
     """Put the values of such columns in order. Raises ValidationFailed naming the field."""
+    for name in [column for of, column in _CHECKS if of == table]:
+        for row in rows.rows:
+            if name in row and (problem := _CHECKS[table, name](_anything.decode(row[name]))):
+                inside, message = place_of(problem[1])
+                raise _refusal(f"{problem[0]}.{inside}" if inside else problem[0], message)
     for name in [column for of, column in _RULES if of == table]:
         rule, message = _RULES[table, name]
         for row in rows.rows:
             if name in row and _clean_one(row, name, rule, message):
                 rows.change()
+
+
+def _refusal(field: str, message: str) -> ValidationFailed:
+    return ValidationFailed(
+        "Validation error", details={"field": field, "message": message}, rest_code="23514"
+    )
 
 
 def _clean_one(row: Row, name: str, rule: Clean, message: str) -> bool:
@@ -100,9 +117,7 @@ def _clean_one(row: Row, name: str, rule: Clean, message: str) -> bool:
             return False
         found = rule(text)
         if found is None:
-            raise ValidationFailed(
-                "Validation error", details={"field": name, "message": message}, rest_code="23514"
-            )
+            raise _refusal(name, message)
         kept.append(found)
     if kept == texts:
         return False

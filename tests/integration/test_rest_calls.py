@@ -88,6 +88,38 @@ async def test_10_7_search_contacts(
     assert (await hub.post(call, token=await hub.token(stranger.email), json={})).json == []
 
 
+async def test_C_18_a_deal_is_closed_by_its_stage(
+    hub: Hub, org: Org, token: str, superuser: asyncpg.Connection
+) -> None:
+    """closed_won and closed_lost by name, others by what their pipeline says of them; whoever has no deal is
+    not found."""
+    pipeline = await superuser.fetchval(
+        "insert into pipelines (organization_id, name, stages) values ($1, 'Ours', $2) returning id",
+        org.id, '[{"id": "signed", "outcome": "won"}, {"id": "gone", "outcome": "lost"}, {"id": "talks"}]',
+    )  # fmt: skip
+    for name, stages in (
+        ("Open", ["lead"]), ("Won", ["closed_won"]), ("Lost", ["closed_lost"]), ("Both", ["talks", "signed"]),
+        ("Gone", ["gone"]), ("None", []),
+    ):  # fmt: skip
+        contact = await make_contact(superuser, org, first_name=name)
+        for stage in stages:
+            await superuser.execute(
+                "insert into deals (organization_id, contact_id, title, stage, pipeline_id)"
+                " values ($1, $2, 'D', $3, $4)",
+                org.id, contact, stage, pipeline if stage in {"talks", "signed", "gone"} else None,
+            )  # fmt: skip
+    call = "/rest/v1/rpc/search_contacts?select=first_name"
+    for status, found in (
+        ("open", ["Both", "Open"]), ("closed", ["Gone", "Both", "Lost", "Won"]), ("won", ["Both", "Won"]),
+        ("LOST", ["Gone", "Lost"]), (None, ["None", "Gone", "Both", "Lost", "Won", "Open"]),
+    ):  # fmt: skip
+        answer = await hub.post(call, token=token, json={"deal_status": status})
+        assert [r["first_name"] for r in answer.json] == found, status
+    refused = await hub.post(call, token=token, json={"deal_status": "done"})
+    assert (refused.status, refused.json["code"]) == (400, "22023")
+    assert "open, closed, won or lost" in refused.json["message"]
+
+
 async def test_10_7_inbox_counts(hub: Hub, org: Org, token: str, superuser: asyncpg.Connection) -> None:
     for closed in (False, False, True):
         await make_conversation(superuser, org, closed=closed)

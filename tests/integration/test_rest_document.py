@@ -8,9 +8,11 @@ from typing import Any, Final
 from uuid import uuid4
 
 import asyncpg
+import jsonschema_rs
 import pytest
 
 from hub.domain.permissions import RULES, rule
+from hub.domain.rule_actions import ACTIONS
 from hub.resources import CATALOG
 from hub.rest.sealed import MASK
 from tests.factories import Member, Org, insert, make_contact, make_conversation
@@ -446,6 +448,57 @@ async def test_C_31_actions_are_returned_as_they_were_written(hub: Hub, token: s
         json={"name": "R", "trigger_type": "message.received", "actions": actions},
     )  # fmt: skip
     assert made.json == [{"actions": actions}]
+
+
+@pytest.mark.parametrize(
+    ("action", "field", "said"),
+    [
+        ({"type": "PAINT"}, "actions[1].type", "must be one of SEND_MESSAGE"),
+        ("ADD_TAG", "actions[1]", "must be an object"),
+        ({"type": "ADD_TAG"}, "actions[1].tag", "is required"),
+        ({"type": "ADD_TAG", "config": {"tag": 5}}, "actions[1].config.tag", "Expected `str`"),
+        ({"type": "ASSIGN_CONTACT", "assignee_id": "nobody"}, "actions[1].assignee_id", "UUID"),
+        ({"type": "ASSIGN_DEAL", "params": {}}, "actions[1].params", "owner_id or assignee_id"),
+        ({"type": "SEND_MESSAGE"}, "actions[1]", "content or template_id"),
+        ({"type": "CREATE_TASK", "title": "x", "due_in_minutes": -1}, "actions[1].due_in_minutes", ">= 0"),
+        ({"type": "UPDATE_FIELD", "field": "city"}, "actions[1].value", "is required"),
+    ],
+)
+async def test_C_31_what_no_rule_could_do_is_refused_by_its_place(
+    hub: Hub, token: str, action: Any, field: str, said: str
+) -> None:
+    good = {"type": "CREATE_DEAL", "title": "New"}
+    rule = {"name": "R", "trigger_type": "message.received", "actions": [good]}
+    made = await hub.post("/rest/v1/automation_rules?select=id", token=token, headers=REPRESENT, json=rule)
+    place = f"/rest/v1/automation_rules?id=eq.{made.json[0]['id']}"
+    bad = {"actions": [good, action]}
+    many = {"actions": [good] * 51}
+    for answer in (
+        await hub.patch(place, token=token, json=bad),
+        await hub.post("/rest/v1/automation_rules", token=token, json={**rule, **bad}),
+    ):
+        assert (answer.status, answer.json["error_code"]) == (422, "VALIDATION_ERROR")
+        assert answer.json["details"].startswith(f"{field}: ")
+        assert said in answer.json["details"]
+    assert (await hub.patch(place, token=token, json=many)).json["details"].startswith("actions: at most 50")
+    kept = await hub.get("/rest/v1/automation_rules?select=actions", token=token)
+    assert kept.json == [{"actions": [good]}]
+
+
+async def test_C_31_a_schema_of_each_action_is_served(hub: Hub) -> None:
+    document = (await hub.get("/openapi.json")).json
+    items = document["components"]["schemas"]["automation_rules"]["properties"]["actions"]["items"]["oneOf"]
+    assert [item["$ref"].rpartition(".")[2] for item in items] == list(ACTIONS)
+    for kind, good, bad in (
+        ("ADD_TAG", {"tag": "vip"}, {"tag": 1}), ("CREATE_TASK", {"title": "Call"}, {}),
+        ("UPDATE_FIELD", {"field": "x", "value": None}, {"field": "x"}),
+        ("SEND_MESSAGE", {"content": "Hi"}, {"variables": {}}),
+    ):  # fmt: skip
+        schema = document["components"]["schemas"][f"action.{kind}"]
+        for under in (None, "params", "config"):
+            shaped = [{"type": kind, **(given if under is None else {under: given})} for given in (good, bad)]
+            assert [jsonschema_rs.is_valid(schema, one) for one in shaped] == [True, False], shaped
+        assert not jsonschema_rs.is_valid(schema, {"type": "OTHER", **good})
 
 
 async def test_C_35_snooze_and_priority_stand_beside_the_status(
