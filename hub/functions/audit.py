@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import re
@@ -22,6 +23,7 @@ from sql import q
 
 #: Each page is a transaction of its own: a slow reader holds no connection.
 _PAGE: Final = 1000
+_READER_S: Final = 30.0
 _COLUMNS: Final = (
     "id", "at", "actor_kind", "actor_id", "actor_name", "action", "target_table", "target_id", "details",
     "ip", "request_id",
@@ -81,26 +83,31 @@ async def audit_log(request: web.Request, principal: Principal) -> web.StreamRes
     response.headers["Content-Disposition"] = f'attachment; filename="audit-log.{wanted.format}"'
     _dress(request, response)
     await response.prepare(request)
-    if request.method == "HEAD":
+    if request.method != "HEAD":
+        await _send(response, _csv([_COLUMNS]) if is_csv else b"[")
+        is_first = True
+        while rows:
+            if is_csv:
+                text = _csv([[_cell(row[name]) for name in _COLUMNS] for row in rows])
+            else:
+                text = (b"" if is_first else b",\n") + b",\n".join(_encode(_document(row)) for row in rows)
+            await _send(response, text)
+            is_first = False
+            if len(rows) < _PAGE:
+                break
+            async with acting_as(request.app[DB], principal, read_only=True) as conn:
+                rows = await _page(conn, wanted, rows[-1]["id"])
+        if not is_csv:
+            await _send(response, b"]\n")
+    async with asyncio.timeout(_READER_S):
         await response.write_eof()
-        return response
-    await response.write(_csv([_COLUMNS]) if is_csv else b"[")
-    is_first = True
-    while rows:
-        if is_csv:
-            await response.write(_csv([[_cell(row[name]) for name in _COLUMNS] for row in rows]))
-        else:
-            text = b",\n".join(_encode(_document(row)) for row in rows)
-            await response.write(text if is_first else b",\n" + text)
-        is_first = False
-        if len(rows) < _PAGE:
-            break
-        async with acting_as(request.app[DB], principal, read_only=True) as conn:
-            rows = await _page(conn, wanted, rows[-1]["id"])
-    if not is_csv:
-        await response.write(b"]\n")
-    await response.write_eof()
     return response
+
+
+async def _send(response: web.StreamResponse, data: bytes) -> None:
+    """A part of the answer. Raises TimeoutError for a reader who takes none for half a minute."""
+    async with asyncio.timeout(_READER_S):
+        await response.write(data)
 
 
 def _dress(request: web.Request, response: web.StreamResponse) -> None:

@@ -160,9 +160,11 @@ class Stripe:
                 package.enable_telemetry = False
                 key = self._settings.stripe_secret_key
                 assert key is not None
-                self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=20))
                 timeout = aiohttp.ClientTimeout(
                     total=self._settings.provider_total_s, connect=self._settings.provider_connect_s
+                )
+                self._session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(limit=20), timeout=timeout
                 )
                 self._client = package.StripeClient(
                     key.reveal(),

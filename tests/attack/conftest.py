@@ -16,7 +16,7 @@ from tests.attack.far import FarHub, far_hub
 from tests.conftest import runtime_url
 from tests.factories import Servers
 from tests.fakes.stripe import KEY as STRIPE_KEY
-from tests.fakes.stripe import WEBHOOK_SECRET
+from tests.fakes.stripe import paid_by
 from tests.fakes.whatsapp import running_sandbox
 from tests.fault import conftest as fault
 from tests.fault.conftest import figures
@@ -48,13 +48,11 @@ async def far(
     try:
         # Stripe is played in this process: a hub that bills nobody answers its functions 503, and these ask
         # that no request is answered so
-        async with running_sandbox(folder, "http://127.0.0.1:1/hook", stripe_key=STRIPE_KEY) as sandbox:
-            paid = {
-                "STRIPE_API_BASE": f"{sandbox.url}/stripe", "STRIPE_SECRET_KEY": STRIPE_KEY,
-                "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET, "STRIPE_PRICE_IDS": '{"team": "price_sandbox_team"}',
-            }  # fmt: skip
-            async with far_hub(servers, valkey.url, folder, **paid) as found:
-                yield found
+        async with (
+            running_sandbox(folder, "http://127.0.0.1:1/hook", stripe_key=STRIPE_KEY) as sandbox,
+            far_hub(servers, valkey.url, folder, **paid_by(f"{sandbox.url}/stripe")) as found,
+        ):
+            yield found
     finally:
         await admin.execute(f"drop database {name} with (force)")
         await admin.close()

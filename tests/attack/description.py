@@ -121,11 +121,7 @@ def _body(template: str, method: str) -> dict[str, Any]:
     kind = BODIES.get(template)
     if kind is None:
         known = template in NO_BODY or not _is_api(template) or "{" in template or method != "POST"
-        assert (
-            known
-            or "webhook" in template
-            or template in GET_ALONE
-        ), template
+        assert known or "webhook" in template or template in GET_ALONE, template
         return {"content": {"application/json": {"schema": {}}}}
     (schema,), components = msgspec.json.schema_components([kind])
     return {"content": {"application/json": {"schema": _inlined(schema, components)}}}

@@ -34,9 +34,7 @@ def own_valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
 
 
 @pytest.fixture
-async def two(
-    servers: Servers, own_valkey: EmbeddedValkey, tmp_path: Path
-) -> AsyncIterator[tuple[Hub, Hub]]:
+async def two(servers: Servers, own_valkey: EmbeddedValkey, tmp_path: Path) -> AsyncIterator[tuple[Hub, Hub]]:
     """Two hubs with the document's limits."""
     async with (
         running_hub(servers, own_valkey.url, tmp_path / "a") as one,

@@ -35,6 +35,7 @@ from tests import whatsapp
 from tests.attack.far import FarHub, far_hub
 from tests.attack.people import token_of
 from tests.factories import Member, Org, Servers, make_member, make_org, until
+from tests.fakes.stripe import paid_by
 from tests.server import PASSWORD, SECRET_KEY, Hub, running_hub
 
 REPRESENT = {"Prefer": "return=representation"}
@@ -465,7 +466,7 @@ async def test_X28_a_bug_in_any_handler_tells_a_request_id_and_nothing_else(
 ) -> None:
     """Every function, every verb of the tables, every route of sign-in: the body has code and request id, no
     word of the exception; the log has the id with the exception exactly once."""
-    async with far_hub(servers, valkey.url, tmp_path) as hub:
+    async with far_hub(servers, valkey.url, tmp_path, **paid_by("http://127.0.0.1:1")) as hub:
         bearer = {"Authorization": f"Bearer {hub.token}", "Idempotency-Key": "k"}
         await hub.call("GET", "/rest/v1/contacts", headers=bearer)
         conn = await asyncpg.connect(servers.migrate_url)
@@ -482,6 +483,7 @@ async def test_X28_a_bug_in_any_handler_tells_a_request_id_and_nothing_else(
                 "check-invitation": {"token": "words"},
                 "accept-invitation": {"token": "words", "email": PERSONAL["e-mail"], "password": PASSWORD},
                 "update-member": {"user_id": str(uuid4()), "role": "AGENT"},
+                "create-checkout": {"plan": "team"},
             }  # fmt: skip
             contact = {
                 "first_name": PERSONAL["words"],

@@ -35,6 +35,9 @@ from hub.resources import AUTH, PASSWORDS
 from tests import whatsapp
 from tests.attack.people import make_key, token_of, told_apart
 from tests.factories import Member, Org, Servers, insert, make_contact, make_member, make_org, until
+from tests.fakes.stripe import KEY as STRIPE_KEY
+from tests.fakes.stripe import paid_by
+from tests.fakes.whatsapp import running_sandbox
 from tests.server import PASSWORD, Answer, Hub, running_hub
 
 TOKEN = "/auth/v1/token?grant_type="
@@ -553,7 +556,10 @@ async def test_X10_role_times_permissions_times_route_is_the_permission_table(
     and all; for keys as well. (Row policies against the same table: test_neighbours.py, X-02.)"""
     assert set(FUNCTION_NEEDS) == set(FUNCTIONS), "a new function says there what it needs"
     wrong: list[Any] = []
-    async with running_hub(servers, valkey.url, tmp_path, **WIDE) as hub:
+    async with (
+        running_sandbox(tmp_path, "http://127.0.0.1:1/hook", stripe_key=STRIPE_KEY) as sandbox,
+        running_hub(servers, valkey.url, tmp_path, **WIDE, **paid_by(f"{sandbox.url}/stripe")) as hub,
+    ):
         gate = asyncio.Semaphore(8)
 
         async def look(

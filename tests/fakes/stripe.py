@@ -28,6 +28,14 @@ WEBHOOK = "/functions/v1/stripe-webhook"
 Json = dict[str, Any]
 
 
+def paid_by(stripe_url: str) -> dict[str, str]:
+    """Settings of a hub that bills there, with one plan."""
+    return {
+        "STRIPE_API_BASE": stripe_url, "STRIPE_SECRET_KEY": KEY, "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET,
+        "STRIPE_PRICE_IDS": '{"team": "price_sandbox_team"}',
+    }  # fmt: skip
+
+
 class Circle:
     """A hub, its Stripe, and the browser of whoever pays."""
 
@@ -73,9 +81,7 @@ class Circle:
         return text, re.findall(r'name="action" value="([^"]+)"', text)
 
     async def checkout(self, token: str, **body: Any) -> Answer:
-        return await self.hub.post(
-            "/functions/v1/create-checkout", token=token, json={"plan": "pro", **body}
-        )
+        return await self.hub.post("/functions/v1/create-checkout", token=token, json={"plan": "pro", **body})
 
     async def check(self, token: str) -> Json:
         answer = await self.hub.get("/functions/v1/check-subscription", token=token)

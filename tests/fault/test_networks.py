@@ -1002,6 +1002,9 @@ SOCKET = {
     "subscribe",
     "publish",
     "ping",
+    "evalsha",
+    "script_load",
+    "send_message",
     "info",
     "wait_closed",
     "write_eof",
@@ -1067,6 +1070,9 @@ EXEMPT = {
     ("hub/db/pool.py", "_release", "release"): "two seconds",
     ("hub/db/pool.py", "open", "create_pool"): "connects nowhere: min_size=0",
     ("hub/app.py", "_redis_away", "ping"): "1.5 s",
+    ("hub/limits.py", "_call", "script_load"): "the client's socket_timeout",
+    ("hub/limits.py", "_send", "evalsha"): "the client's socket_timeout",
+    ("workers/mail.py", "_hand_over", "send_message"): "the connection's TIMEOUT_S, for each answer",
 }
 
 

@@ -50,7 +50,7 @@ begin
 end $$;
 do $$ declare t text; begin
   for t in select tgrelid::regclass::text from pg_trigger where tgname = 'emit' loop
-    execute format('create trigger audit after insert or update or delete on %s for each row'
+    execute format('create trigger note_change after insert or update or delete on %s for each row'
                    ' execute function audit.note()', t);
   end loop;
 end $$;
