@@ -230,9 +230,7 @@ class _Reader:
         try:
             found = msgspec.json.decode(value, type=dict[str, str | Plan])
         except msgspec.DecodeError as error:
-            raise BadSettings(
-                f'{name} is no JSON like {{"pro": "price_1…"}} ({error}); check it.'
-            ) from error
+            raise BadSettings(f'{name} is no JSON like {{"pro": "price_1…"}} ({error}); check it.') from error
         plans = {plan: Plan(given) if isinstance(given, str) else given for plan, given in found.items()}
         if "" in plans or len({plan.price for plan in plans.values()} - {""}) != len(plans):
             raise BadSettings(f"{name} needs a name and a price of its own for each plan.")

@@ -66,9 +66,7 @@ async def create_account(
             raise AccountError(
                 f"Several organizations are called {organization!r}; name one by its id: {ids}"
             )
-        organization_id = (
-            found[0]["id"] if found else await conn.fetchval(q.add_organization, organization)
-        )
+        organization_id = found[0]["id"] if found else await conn.fetchval(q.add_organization, organization)
         permissions = sorted(ROLE_DEFAULTS[role])
         added = await conn.fetchval(
             q.add_member, organization_id, user_id, role, address, first_name, last_name, permissions

@@ -50,9 +50,7 @@ async def challenge(request: web.Request) -> web.Response:
     await count(request)
     principal = await signed_in(request)
     assert principal.user_id is not None
-    return json_response(
-        await request.app[FACTORS].challenge(principal.user_id, request.match_info["id"])
-    )
+    return json_response(await request.app[FACTORS].challenge(principal.user_id, request.match_info["id"]))
 
 
 async def verify(request: web.Request) -> web.Response:
@@ -75,9 +73,7 @@ async def unenroll(request: web.Request) -> web.Response:
     principal = await signed_in(request)
     assert principal.user_id is not None and principal.session_id is not None
     return json_response(
-        await request.app[FACTORS].unenroll(
-            principal.user_id, principal.session_id, request.match_info["id"]
-        )
+        await request.app[FACTORS].unenroll(principal.user_id, principal.session_id, request.match_info["id"])
     )
 
 

@@ -420,9 +420,7 @@ def too_soon(wait_s: float) -> AuthRefusal:
 
 
 def email_exists() -> AuthRefusal:
-    return AuthRefusal(
-        "email_exists", "A user with this email address has already been registered", 422
-    )
+    return AuthRefusal("email_exists", "A user with this email address has already been registered", 422)
 
 
 def _origin(url: str) -> str:

@@ -191,9 +191,7 @@ async def put_user(request: web.Request) -> web.Response:
         confirmed = True
     if body.email is not None:
         await count_mail(request)
-        proof = await accounts.prove_again(
-            user_id, session_id, body.current_password, needed=not confirmed
-        )
+        proof = await accounts.prove_again(user_id, session_id, body.current_password, needed=not confirmed)
         if body.email.strip().lower() != proof["email"]:
             asked = Asked(
                 redirect_to=request.query.get("redirect_to"),

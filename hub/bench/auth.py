@@ -70,20 +70,31 @@ def run(seconds: float = 2.0, rounds: int = 3, times: int = 5) -> Report:
                 f"Signing in; medians of {rounds} rounds of {seconds:g} s. Tokens: {_TOKENS:,} a round. "
                 f"Callers who are ended: medians of {times} tries",
                 [
-                    ("rate", "a second"), ("server_us", "server µs"), ("pg_us", "Postgres µs"),
-                    ("each_us", "µs each"), ("rest_s", "REST s"), ("socket_s", "socket s"),
+                    ("rate", "a second"),
+                    ("server_us", "server µs"),
+                    ("pg_us", "Postgres µs"),
+                    ("each_us", "µs each"),
+                    ("rest_s", "REST s"),
+                    ("socket_s", "socket s"),
                 ],
             )
         ],
         [
             Goal("Sign-in: CPU of hub and Postgres to argon2's", _whole(found), 1.35, at_most=True),
             found.goal(
-                "A token met before: time to PyJWT's", "each_us", (TOKENS, KNOWN), (TOKENS, JWT_ALONE), 0.2,
+                "A token met before: time to PyJWT's",
+                "each_us",
+                (TOKENS, KNOWN),
+                (TOKENS, JWT_ALONE),
+                0.2,
                 at_most=True,
             ),
             Goal(
                 f"Database look-ups in {_TOKENS * rounds:,} verifications beyond one in {FRESH_S:g} s",
-                float(max(0, asked - allowed)), 0, True, "",
+                float(max(0, asked - allowed)),
+                0,
+                True,
+                "",
             ),
             *(
                 Goal(f"{way}: refused on REST and sockets after, s", _longest(found, way), 5.0, True, "")

@@ -51,6 +51,8 @@ class LoggedEvent(msgspec.Struct, frozen=True):
 
 
 _FULL = "The disk is full; nothing can be written now"
+
+
 class SpeakingConnection(asyncpg.Connection):  # type: ignore[misc]
     """One of the pool `read`: it remembers who speaks on it (hub/db/tenancy.py). ``speaker`` is the statement
     that said so, None when nobody can be sure."""
@@ -162,9 +164,7 @@ class Database:
             asyncpg.TooManyConnectionsError,
         ) as e:
             if pool.get_size() == pool.get_max_size() and pool.get_idle_size() == 0:
-                raise Unavailable(
-                    "Every connection is in use", retry_after_s=2, rest_code="PGRST003"
-                ) from e
+                raise Unavailable("Every connection is in use", retry_after_s=2, rest_code="PGRST003") from e
             raise Unavailable("The database is away", retry_after_s=2, rest_code="PGRST000") from e
         events: list[LoggedEvent] = []
 

@@ -160,7 +160,6 @@ RULES: Final[dict[str, Rules]] = {
 RULES["profiles"] = Rules(read=ANYONE, insert=NOBODY, update=ANYONE, delete=NOBODY)
 
 
-
 class FunctionNeed(msgspec.Struct, frozen=True):
     """What a function asks of its caller: all of ``permissions``, one of ``roles`` if any are named, and
     to be

@@ -212,9 +212,7 @@ class Session:
         ):
             self.close_soon(protocol.NOT_ALLOWED, "live sessions need can_read_messages")
             return False
-        self.principal = msgspec.structs.replace(
-            principal, address=self.address, request_id=self.request_id
-        )
+        self.principal = msgspec.structs.replace(principal, address=self.address, request_id=self.request_id)
         self.audience = audience_of(principal)
         self.organization_id = principal.organization_id
         self.user_id = principal.user_id

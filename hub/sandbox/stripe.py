@@ -479,7 +479,7 @@ class StripeSandbox:
         )
         return _page(
             "Checkout (sandbox)",
-            f'{f"<p class=bad role=alert>{html.escape(said)}</p>" if said else ""}<ul>{lines}</ul>'
+            f"{f'<p class=bad role=alert>{html.escape(said)}</p>' if said else ''}<ul>{lines}</ul>"
             f"{_button('pay', 'Pay')}{_button('decline', 'Pay with a card that is refused')}"
             f"{_button('cancel', 'Back')}",
         )

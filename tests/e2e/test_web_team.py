@@ -498,9 +498,7 @@ def forgetful(product: Product) -> Iterator[str]:
 
     async def look(url: str) -> None:
         conn = await asyncpg.connect(url)
-        kept.append(
-            await conn.fetchval("select encrypted_password from auth.users where email = $1", email)
-        )
+        kept.append(await conn.fetchval("select encrypted_password from auth.users where email = $1", email))
         await conn.close()
 
     product.in_database(look)

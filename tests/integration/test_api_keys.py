@@ -253,8 +253,10 @@ async def test_X09_another_tenants_key(
     for path in ("/rest/v1/contacts", LIST, "/functions/v1/events"):
         both = await hub.get(path, key=key, token=token)
         assert (both.status, both.json["error_code"]) == (401, "INVALID_API_KEY"), both
-    noted = "select details ->> 'reason' from audit_log where organization_id = $1 and actor_id = $2 and" \
-            " action = 'access.refused'"
+    noted = (
+        "select details ->> 'reason' from audit_log where organization_id = $1 and actor_id = $2 and"
+        " action = 'access.refused'"
+    )
     said = await until(lambda: superuser.fetchval(noted, org.id, owner.id), what="our audit log")
     assert said == "key of another organization"
     refused = "select count(*) from audit_log where organization_id = $1 and action = 'access.refused'"

@@ -104,9 +104,7 @@ async def test_15_2_a_factor_is_enrolled_challenged_and_verified(
     claims = claims_of(verified.json["access_token"])
     assert claims["aal"] == "aal2" and [a["method"] for a in claims["amr"]] == ["totp", "password"]
     assert claims["session_id"] == claims_of(token)["session_id"]
-    renewed = await hub.post(
-        f"{TOKEN}refresh_token", json={"refresh_token": verified.json["refresh_token"]}
-    )
+    renewed = await hub.post(f"{TOKEN}refresh_token", json={"refresh_token": verified.json["refresh_token"]})
     assert claims_of(renewed.json["access_token"])["aal"] == "aal2", "it stays so"
     assert renewed.json["user"]["factors"][0]["status"] == "verified"
     before = await hub.post(f"{TOKEN}refresh_token", json={"refresh_token": session["refresh_token"]})
@@ -151,9 +149,7 @@ async def test_a_session_without_its_second_factor_opens_nothing(
     assert claims_of(good)["app_metadata"]["organization_id"] == str(org.id)
 
 
-async def test_switching_it_on_ends_the_other_sessions_and_their_sockets(
-    hub: Hub, owner: Member
-) -> None:
+async def test_switching_it_on_ends_the_other_sessions_and_their_sockets(hub: Hub, owner: Member) -> None:
     other = await hub.token(owner.email)
     async with hub.client.ws_connect(f"{hub.url}/ws") as ws:
         await ws.send_json({"type": "hello", "token": other, "cursor": None})
@@ -292,9 +288,7 @@ async def test_recovery_codes_are_shown_once_kept_hashed_and_used_once(
     assert (await use(fresh[0])).status == 200
 
 
-async def test_a_recovery_code_of_another_opens_nothing(
-    hub: Hub, owner: Member, agent: Member
-) -> None:
+async def test_a_recovery_code_of_another_opens_nothing(hub: Hub, owner: Member, agent: Member) -> None:
     _, session = await with_factor(hub, owner)
     await with_factor(hub, agent)
     codes = (await hub.post("/auth/v1/recovery-codes", token=session["access_token"])).json["codes"]

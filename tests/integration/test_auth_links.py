@@ -443,9 +443,7 @@ async def sign_up(hub: Hub, email: str, password: str = NEW, **more: Any) -> Ans
     return await hub.post("/auth/v1/signup", json={"email": email, "password": password, **more})
 
 
-async def test_15_2_a_sign_up_is_confirmed_by_its_link(
-    open_hub: Hub, superuser: asyncpg.Connection
-) -> None:
+async def test_15_2_a_sign_up_is_confirmed_by_its_link(open_hub: Hub, superuser: asyncpg.Connection) -> None:
     made = await sign_up(open_hub, "New@Example.test", data={"locale": "ar"})
     assert made.status == 200 and "access_token" not in made.json
     assert made.json["email"] == "new@example.test" and made.json["confirmation_sent_at"].endswith("Z")

@@ -68,7 +68,7 @@ async def test_a_mail_arrives_in_two_forms_in_the_language_of_its_organization(
     await superuser.execute("update organizations set locale = 'ar', name = 'النيل' where id = $1", org.id)
     reader = await make_member(superuser, org)
     await superuser.execute(
-        "update auth.users set user_metadata = '{\"locale\": \"en\"}' where id = $1", reader.id
+        'update auth.users set user_metadata = \'{"locale": "en"}\' where id = $1', reader.id
     )
     async with mail_server() as server:
         settings = settings_for(f"smtp://127.0.0.1:{server.port}?tls=off")
@@ -76,9 +76,7 @@ async def test_a_mail_arrives_in_two_forms_in_the_language_of_its_organization(
         await put(db, settings, reader.email, organization_id=org.id)
         async with running(db, settings):
             await until(lambda: len(server.mails) == 2, what="both mails")
-            await until(
-                lambda: _is_empty(superuser), what="the rows to leave"
-            )
+            await until(lambda: _is_empty(superuser), what="the rows to leave")
     by_recipient = {str(mail["To"]): mail for mail in server.mails}
     arabic, english = by_recipient["mona@example.test"], by_recipient[reader.email]
     assert arabic["Message-ID"] == f"<{mail_id}@nile.example>"

@@ -412,9 +412,7 @@ async def test_HOOK_08_the_same_event_at_once_is_applied_once(
         await conn.fetchval(q.keep_stripe_customer, org.id, customer)
         tickets = [await conn.fetchval(q.begin_billing_look, customer) for _ in range(2)]
         outcomes = [
-            await conn.fetchval(
-                q.apply_subscriptions, customer, ticket, _seen(status), "evt_1", "x"
-            )
+            await conn.fetchval(q.apply_subscriptions, customer, ticket, _seen(status), "evt_1", "x")
             for ticket, status in zip(tickets, ("active", "canceled"), strict=True)
         ]
     assert outcomes == ["applied", "repeated"]
@@ -436,9 +434,7 @@ async def test_HOOK_08_of_two_looks_the_later_one_wins(db: Database, superuser: 
         slow = await conn.fetchval(q.begin_billing_look, customer)
         quick = await conn.fetchval(q.begin_billing_look, customer)
         outcomes = [
-            await conn.fetchval(
-                q.apply_subscriptions, customer, ticket, _seen(status), event, "x"
-            )
+            await conn.fetchval(q.apply_subscriptions, customer, ticket, _seen(status), event, "x")
             for ticket, status, event in ((quick, "canceled", "evt_2"), (slow, "active", "evt_1"))
         ]
     assert outcomes == ["applied", "overtaken"]

@@ -193,9 +193,7 @@ DOCUMENTED = {
 
 
 @pytest.mark.parametrize(("code", "status", "case"), ROWS, ids=[row[0] for row in ROWS])
-async def test_11_2_codes_and_their_statuses(
-    scene: Scene, code: str, status: int, case: Case | None
-) -> None:
+async def test_11_2_codes_and_their_statuses(scene: Scene, code: str, status: int, case: Case | None) -> None:
     """C-14, ERR-01: each has the one body, with the document's code, and texts where clients want texts."""
     if case is None:
         sources = Path(refusals.__file__).parents[1]

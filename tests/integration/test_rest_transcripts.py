@@ -140,9 +140,7 @@ async def test_24_claims_of_a_users_token(hub: Hub, org: Org, owner: Member, tok
     assert rest.items() <= claims.items() and claims["session_id"]
 
 
-async def test_12_2_shapes_of_values(
-    hub: Hub, org: Org, token: str, superuser: asyncpg.Connection
-) -> None:
+async def test_12_2_shapes_of_values(hub: Hub, org: Org, token: str, superuser: asyncpg.Connection) -> None:
     await insert(superuser, "deals", {
         "organization_id": org.id, "title": "D", "value": 5000, "tags": ["a", 'b"c'], "probability": 10,
         "custom_fields": '{"z": 1, "a": {"b": null}}',

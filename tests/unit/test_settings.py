@@ -57,10 +57,14 @@ def test_settings_and_their_page_agree() -> None:
         ("HUB_SEND_UNKNOWN_WAIT_S", "nan"),
         ("PUBLIC_BASE_URL", "hub.example.com"),
         ("META_GRAPH_BASE", "ftp://graph"),
-        ("STRIPE_PRICE_IDS", "pro"), ("STRIPE_PRICE_IDS", '["price_1"]'), ("STRIPE_PRICE_IDS", '{"pro": 1}'),
-        ("STRIPE_PRICE_IDS", '{"pro": ""}'), ("STRIPE_PRICE_IDS", '{"": "price_1"}'),
+        ("STRIPE_PRICE_IDS", "pro"),
+        ("STRIPE_PRICE_IDS", '["price_1"]'),
+        ("STRIPE_PRICE_IDS", '{"pro": 1}'),
+        ("STRIPE_PRICE_IDS", '{"pro": ""}'),
+        ("STRIPE_PRICE_IDS", '{"": "price_1"}'),
         ("STRIPE_PRICE_IDS", '{"a": "price_1", "b": {"price": "price_1"}}'),
-        ("STRIPE_PRICE_IDS", '{"a": {"price": "price_1", "seats": 3}}'), ("STRIPE_API_BASE", "stripe"),
+        ("STRIPE_PRICE_IDS", '{"a": {"price": "price_1", "seats": 3}}'),
+        ("STRIPE_API_BASE", "stripe"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(name: str, value: str) -> None:
