@@ -63,8 +63,9 @@ class SpeakingConnection(asyncpg.Connection):  # type: ignore[misc]
         super().__init__(*args, **options)
         self.speaker: str | None = None
 
-    def speak_for(self, speaker: str | None) -> None:
-        self.speaker = speaker
+    def itself(self) -> SpeakingConnection:
+        """Without the pool's proxy, which knows it no more once it has died."""
+        return self
 
 
 Publish = Callable[[Sequence[LoggedEvent]], None]

@@ -82,15 +82,15 @@ async def reading_as(
     speaks for nobody we could be sure of, and the next caller says who he is. Raises Unavailable."""
     speaker = speaking(principal, context)
     async with db.connection("read") as lent:
-        conn = cast(SpeakingConnection, lent)
+        conn = cast(SpeakingConnection, lent).itself()
         if conn.speaker != speaker:
-            conn.speak_for(None)
-            await conn.execute(speaker)
-            conn.speak_for(speaker)
+            conn.speaker = None
+            await lent.execute(speaker)
+            conn.speaker = speaker
         try:
             yield lent
         except BaseException:
-            conn.speak_for(None)
+            conn.speaker = None
             raise
 
 

@@ -30,7 +30,7 @@ from hub.db.pool import Database
 from hub.db.tenancy import acting_as, reading_as, reading_context
 from hub.domain.permissions import PERMISSIONS, RULES
 from hub.domain.principal import ANON, Principal
-from hub.errors import HubError
+from hub.errors import HubError, Unavailable
 from hub.realtime.protocol import AnyCommand
 from hub.resources import CATALOG, DB
 from hub.rest.compiler import Compiler, WriteShape
@@ -40,7 +40,7 @@ from hub.rest.tree import Embed, Field, Item
 from tests.attack.people import token_of, told_apart
 from tests.attack.sizes import scaled
 from tests.attack.twins import CANARY, callers, checksums, ids, spread, two
-from tests.factories import Servers, make_contact, make_conversation, make_member, make_org
+from tests.factories import Servers, make_contact, make_conversation, make_member, make_org, until
 from tests.rows import ROWS, Filled, values_for
 from tests.server import Hub, running_hub
 
@@ -635,7 +635,7 @@ async def test_X25_cancelled_requests_leave_their_connection_to_nobody(
     total = scaled(2_000, 20_000)
     await asyncio.gather(
         *(
-            one(rng.randrange(2), rng.random() < 0.2, rng.uniform(0, 0.02) if i % 2 else None)
+            one(rng.randrange(2), rng.random() < 0.2, rng.expovariate(200) if i % 2 else None)
             for i in range(total)
         )
     )
@@ -692,13 +692,39 @@ async def test_X25_clients_that_hang_up_leave_nothing_for_the_next(
 
         total = scaled(1_000, 10_000)
         await asyncio.gather(
-            *(one(rng.randrange(2), rng.uniform(0, 0.02) if i % 2 else None) for i in range(total))
+            *(one(rng.randrange(2), rng.expovariate(200) if i % 2 else None) for i in range(total))
         )
         assert wrong == []
 
 
 #: A read of one statement, as the compiler writes it.
 ASSERTED = "select organization_id, first_name, app.org() as whose from contacts where app.assert_ctx($1)"
+
+
+async def test_D04_a_reading_connection_that_dies_is_named_as_such_and_replaced(
+    servers: Servers, superuser: asyncpg.Connection
+) -> None:
+    """In the middle of a statement: the reader hears that the database is away, the next one reads."""
+    reader = (await make_member(superuser, await make_org(superuser), "OWNER")).principal()
+    db = Database(servers.database_url, ("read",))
+    await db.open()
+    context = reading_context(reader)
+
+    async def end(pid: int) -> None:
+        gone = (
+            "select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and query like '%sleep%'"
+        )
+        await until(lambda: superuser.fetchval(gone, pid), what="the statement to run")
+
+    try:
+        with pytest.raises(Unavailable):
+            async with reading_as(db, reader, context) as conn:
+                pid = await conn.fetchval("select pg_backend_pid()")
+                await asyncio.gather(conn.fetch("select pg_sleep(30)"), end(pid))
+        async with reading_as(db, reader, context) as conn:
+            assert await conn.fetch(ASSERTED, context) == []
+    finally:
+        await db.close()
 
 
 async def test_X25_identity_that_stays_with_a_connection_is_always_the_readers(
@@ -746,7 +772,7 @@ async def test_X25_identity_that_stays_with_a_connection_is_always_the_readers(
 
     total = scaled(2_000, 20_000)
     await asyncio.gather(
-        *(one(rng.randrange(4), rng.uniform(0, 0.02) if i % 2 else None) for i in range(total))
+        *(one(rng.randrange(4), rng.expovariate(200) if i % 2 else None) for i in range(total))
     )
     assert foreign == []
     assert outcomes["cancelled"] > total // 10 and outcomes["done"] >= total // 2, outcomes

@@ -26,7 +26,7 @@ _EXPECTED_ERRORS: frozenset[str] = frozenset()
 #: Codes of a FAILED message that leave open whether the provider took it.
 DOUBTFUL = ("ambiguous",)
 _WORK_TABLES = ("outbox", "webhook_queue", "rule_queue", "timers", "jobs", "webhook_failures", "mail_outbox")
-_POOLS = {"hub": 6 + 8 + 2 + 1, "worker": 8 + 6}
+_POOLS = {"hub": 6 + 8 + 8 + 2 + 1, "worker": 8 + 6}
 
 
 class Scene:
